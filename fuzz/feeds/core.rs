@@ -11,7 +11,7 @@ use hedge_model::msg::{
     FromWorker, Heartbeat, HeldAttempt, Outcome, Report, Request, Role, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::record::{FORMAT_MAX, Record, Ticket};
-use hedge_model::spec::{Draft, Group, Input, Need, Redundancy};
+use hedge_model::spec::{Draft, Group, Input, Need, Network, Redundancy};
 use hedge_model::{
     Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey,
     Time,
@@ -294,6 +294,8 @@ impl Rig {
             pid: 1,
             resources: Resources::cpus(1000 * (1 + input.below(3) as u64)),
             labels: Vec::new(),
+            shares: Vec::new(),
+            network: Network::Loopback,
             addr: addr(worker_id(number)),
             hardware: Default::default(),
             holds,

@@ -336,12 +336,50 @@ pub struct TaskRules {
     /// Let tasks use the network
     #[arg(long)]
     pub allow_network: bool,
+    /// Share a folder of this machine with tasks that ask for NAME; they see it at the same path, with :ro behind the
+    /// path only to read. Repeatable
+    #[arg(long, value_name = "NAME=/PATH[:ro]", value_parser = share)]
+    pub share: Vec<Share>,
     /// Run tasks without a sandbox: they can read and change whatever this user can
     #[arg(long)]
     pub no_sandbox: bool,
     /// Accept a sandbox that does not keep everything from tasks; `hedge doctor` says what it does not
     #[arg(long, conflicts_with = "no_sandbox")]
     pub accept_weak_sandbox: bool,
+}
+
+/// A folder that a worker's owner shares with tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The name by which tasks ask for it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether tasks may change what is in it.
+    pub writable: bool,
+}
+
+/// Reads `NAME=/path` or `NAME=/path:ro`.
+fn share(text: &str) -> Result<Share, String> {
+    let (name, path) = label(text)
+        .map_err(|_| format!("{text:?} is no shared folder: write NAME=/path, or NAME=/path:ro"))?;
+    if !hedge_model::spec::is_share_name(&name) {
+        return Err(format!(
+            "{name:?} cannot be the name of a shared folder: use letters, digits, '-' and '_', at most 64 of them"
+        ));
+    }
+    let (path, writable) = match path.strip_suffix(":ro") {
+        Some(path) => (path, false),
+        None => (&*path, true),
+    };
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} is no absolute path: write NAME=/path"));
+    }
+    Ok(Share {
+        name,
+        path: path.into(),
+        writable,
+    })
 }
 
 /// When tasks get the CPU.
@@ -484,6 +522,27 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_folder_has_a_name_and_an_absolute_path() {
+        let shared = |writable| Share {
+            name: "data".to_owned(),
+            path: "/srv/data".into(),
+            writable,
+        };
+        assert_eq!(share("data=/srv/data"), Ok(shared(true)));
+        assert_eq!(share("data=/srv/data:ro"), Ok(shared(false)));
+        for bad in [
+            "data",
+            "=/srv",
+            "data=srv",
+            "da ta=/srv",
+            "data=:ro",
+            "data=",
+        ] {
+            assert!(share(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -230,6 +230,8 @@ fn body() -> Arc<GrantedBody> {
         printed_max: 0,
         resources: Resources::cpus(1000),
         time_limit: None,
+        shares: Vec::new(),
+        network: None,
         checkpoint: None,
         mounts: Vec::new(),
         sources: Vec::new(),

@@ -167,6 +167,8 @@ fn body(runtime: Runtime) -> Arc<GrantedBody> {
         printed_max: 0,
         resources: Resources::cpus(1000),
         time_limit: None,
+        shares: Vec::new(),
+        network: None,
         checkpoint: None,
         mounts: Vec::new(),
         sources: Vec::new(),

@@ -145,12 +145,13 @@ fn of_jobs(registry: &mut Registry, jobs: &[JobView]) {
     registry.register("jobs", "Jobs that the supervisors keep", counts);
     let sum = |figure: Figure| jobs.iter().map(figure).sum::<u64>() as i64;
     let tasks = Family::<ByState, Gauge>::default();
-    let states: [(_, Figure); 6] = [
+    let states: [(_, Figure); 7] = [
         ("waiting", |job| job.waiting.into()),
         ("ready", |job| job.ready.into()),
         ("running", |job| job.running.into()),
         ("done", |job| job.done.into()),
         ("failed", |job| job.failed.into()),
+        ("lost", |job| job.lost.into()),
         ("skipped", |job| job.skipped.into()),
     ];
     for (state, figure) in states {

@@ -25,7 +25,8 @@ const HINTS: [(&str, &str); 12] = [
     ("request", "what a task takes is written in `resources`"),
     (
         "cwd",
-        "a task runs in a fresh folder of its own that holds its `inputs`",
+        "a task runs in a fresh folder of its own that holds its `inputs`; to work in a folder of `shares`, begin the command \
+         with \"env\", \"-C\", \"/folder\"",
     ),
     (
         "stdout",

@@ -74,6 +74,8 @@ pub enum Kind {
     Share,
     /// A share as text in percent, or a whole number.
     ShareOrCount,
+    /// A list of numbers above 0, in ascending order.
+    Multiples,
     /// One of these words, each with what it means.
     Word(fn() -> Vec<(&'static str, &'static str)>),
     /// Array indexes as text: the first, and the one behind the last.
@@ -331,6 +333,7 @@ impl Kind {
             Kind::Bytes => "amount as text".to_owned(),
             Kind::Share => "share as text".to_owned(),
             Kind::ShareOrCount => "share as text, or whole number".to_owned(),
+            Kind::Multiples => "list of numbers, ascending".to_owned(),
             Kind::Word(words) => words()
                 .iter()
                 .map(|(word, _)| format!("`\"{word}\"`"))

@@ -37,6 +37,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+mod access;
 mod each;
 mod extension;
 mod fields;

@@ -1,6 +1,7 @@
 //! A job that is one program on a command line.
 
 use crate::Found;
+use crate::access::set_tries;
 use crate::each::{self, lines_axis};
 use crate::find::{Finder, Wrong};
 use crate::inputs::find_program;
@@ -8,7 +9,7 @@ use crate::mounts::{WantedMount, ask_for_mounts};
 use crate::read::parse_array;
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::spec::placeholders::unknown_in;
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy, Texts};
+use hedge_model::spec::{CriticalRule, Draft, Group, Network, Qos, Redundancy, Texts};
 use hedge_model::{Data, Resources};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,14 @@ pub struct Program {
     pub resources: Vec<(String, u64)>,
     /// Attempts after the first that fails, where it is given.
     pub retries: Option<u32>,
+    /// Shared folders of the workers' machines that it uses.
+    pub shares: Vec<String>,
+    /// The network that it needs, and the most that it gets.
+    pub network: Option<Network>,
+    /// Whether it runs again when it was lost with its worker, where it is given.
+    pub rerun: Option<bool>,
+    /// Which redundant attempts it may get, where it is given.
+    pub redundancy: Option<Redundancy>,
     /// What it reads on its standard input.
     pub stdin: Option<ProgramStdin>,
 }
@@ -92,12 +101,13 @@ impl Program {
         }
         let draft = Draft {
             name: self.name.as_deref().map_or(group.id.clone(), Arc::from),
-            qos: match self.no_copies {
-                true => Qos {
-                    redundancy: Redundancy::None,
-                    ..Qos::default()
+            qos: Qos {
+                redundancy: match self.redundancy {
+                    None if self.no_copies => Redundancy::None,
+                    None => Qos::default().redundancy,
+                    Some(given) => given,
                 },
-                false => Qos::default(),
+                ..Qos::default()
             },
             critical: CriticalRule {
                 by: Vec::new(),
@@ -123,7 +133,10 @@ impl Program {
         let mut group = Group::program(&id(first), &[]);
         group.command = texts(&self.words);
         group.critical = self.critical;
-        group.retries = self.retries.unwrap_or(group.retries);
+        group.shares = texts(&self.shares).into();
+        group.network = self.network;
+        group.copied = self.redundancy.map(|given| given != Redundancy::None);
+        set_tries(&mut group, self.retries, self.rerun);
         group.outputs = texts(&self.outputs);
         let env = self.env.iter();
         group.env = env

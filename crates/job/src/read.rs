@@ -1,5 +1,6 @@
 //! From the tree of a job file to a job.
 
+use crate::access::read_access;
 use crate::each::read_each;
 use crate::fields::{Field, Fields, Reader};
 use crate::keys::{
@@ -145,6 +146,7 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
         group.kind = reader.text(&field);
     }
     read_numbers(reader, &fields, &mut group);
+    read_access(reader, &fields, &mut group);
     let known = sound.then(|| group.placeholders());
     read_files(reader, &fields, &mut group, &mut place, &mut wanted, known);
     if let Some(field) = fields.get("mounts") {
@@ -171,10 +173,6 @@ fn read_numbers(reader: &mut Reader, fields: &Fields<'_>, group: &mut Group) {
     if let Some(field) = fields.get("priority") {
         let priority = reader.whole(&field);
         group.priority = priority.map_or(0, |priority| priority as i32);
-    }
-    if let Some(field) = fields.get("retries") {
-        let retries = reader.whole(&field);
-        group.retries = retries.map_or(0, |retries| retries as u32);
     }
     if let Some(field) = fields.get("retry_delay") {
         group.retry_delay = reader.duration(&field);

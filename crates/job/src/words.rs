@@ -1,6 +1,6 @@
 //! The words of a job file that stand for a choice.
 
-use hedge_model::spec::{CriticalPlacement, Redundancy, Runtime, Unplaceable};
+use hedge_model::spec::{CriticalPlacement, Network, Redundancy, Runtime, Unplaceable};
 
 /// Words, what each stands for, and what that means.
 pub type Words<T, const N: usize> = [(&'static str, T, &'static str); N];
@@ -8,6 +8,13 @@ pub type Words<T, const N: usize> = [(&'static str, T, &'static str); N];
 pub const REDUNDANCY: Words<Redundancy, { Redundancy::WORDS.len() }> = Redundancy::WORDS;
 
 pub const RUNTIME: Words<Runtime, { Runtime::WORDS.len() }> = Runtime::WORDS;
+
+pub const NETWORK: Words<Network, { Network::WORDS.len() }> = Network::WORDS;
+
+pub const COPIED: Words<bool, 2> = [
+    ("none", false, "none at all"),
+    ("job", true, "as `redundancy` of `[qos]` says"),
+];
 
 pub const UNPLACEABLE: Words<Unplaceable, 2> = [
     (

@@ -3,7 +3,7 @@
 use crate::capacity::{BenchScores, Hardware};
 use crate::owner::OwnerState;
 use crate::spec::placeholders::TaskValues;
-use crate::spec::{CheckpointRule, Extension, Runtime};
+use crate::spec::{CheckpointRule, Extension, Network, Runtime, with_memory};
 use crate::tree::MountedTree;
 use crate::view::{
     AttemptsView, EndsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView,
@@ -14,6 +14,7 @@ use crate::{
     JobSpec, PeerAddr, PeerId, Resources, Source,
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,10 @@ pub struct WorkerInfo {
     pub resources: Resources,
     /// Labels by name, `arch` and `os` among them.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// The folders that its owner shares with tasks: names, and whether tasks may write there.
+    pub shares: Vec<(Arc<str>, bool)>,
+    /// The most network access that it gives tasks.
+    pub network: Network,
     /// Its id and the addresses at which other peers reach it.
     pub addr: PeerAddr,
     /// Its machine's hardware.
@@ -217,6 +222,10 @@ pub struct Body {
     pub resources: Resources,
     /// Longest running time.
     pub time_limit: Option<Duration>,
+    /// Shared folders that the tasks use.
+    pub shares: Vec<Arc<str>>,
+    /// The most network access of the tasks; none if it is what the worker allows.
+    pub network: Option<Network>,
     /// How the tasks make checkpoints.
     pub checkpoint: Option<Arc<CheckpointRule>>,
     /// Trees that each task sees.
@@ -233,6 +242,12 @@ impl Body {
             names: &self.parameters,
             values: order.values(),
         }
+    }
+
+    /// Returns the resources of the attempt that `order` assigns.
+    pub fn resources_of<'a>(&'a self, order: &Assignment) -> Cow<'a, Resources> {
+        let memory = order.own.as_ref().and_then(|own| own.memory);
+        with_memory(&self.resources, memory)
     }
 
     /// Returns an upper bound for the bytes that it takes in a message, with grants for this many blobs.
@@ -320,6 +335,8 @@ pub struct OwnWork {
     pub checkpoint: Vec<FileEntry>,
     /// The blobs among its own inputs and the checkpoint that the body does not name; none if there are none.
     pub blobs: Option<GrantedBlobs>,
+    /// Its memory in bytes, if that is not what the body says.
+    pub memory: Option<u64>,
 }
 
 impl Assignment {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod access;
 mod addition;
 mod axes;
 mod checkpoint;
@@ -28,6 +29,7 @@ mod size;
 pub(crate) mod stored;
 mod template;
 mod validate;
+pub use access::{MEMORY_FACTORS_MAX, SHARES_MAX, is_share_name, with_memory};
 pub use axes::{
     Axis, COMBINATIONS_MAX, Column, PARAMETER_NAME, PARAMETERS_MAX, Texts, is_parameter_name,
 };
@@ -230,6 +232,23 @@ pub struct Group {
     /// Trees that each task sees, read-only.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Few<Mount>,
+    /// Names of folders of the workers' machines that its tasks use. Only workers that offer all of them run them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shares: Few<Arc<str>>,
+    /// The network access that its tasks need, and the most that they get; none if they take what their worker allows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: Option<Network>,
+    /// Whether a task that was lost with its worker does not run again, but ends as lost.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub once: bool,
+    /// Whether its tasks may get redundant attempts; none if so unless they use shared folders. See
+    /// [`Group::may_be_copied`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub copied: Option<bool>,
+    /// The memory of successive attempts as multiples of that in `resources`, in thousandths: the first for an attempt
+    /// before which none reached its memory limit, and so on. The last one repeats.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_memory: Few<u32>,
 }
 
 impl Group {
@@ -261,6 +280,11 @@ impl Group {
             checkpoint: None,
             preload: Few::default(),
             mounts: Few::default(),
+            shares: Few::default(),
+            network: None,
+            once: false,
+            copied: None,
+            retry_memory: Few::default(),
         }
     }
 

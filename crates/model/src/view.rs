@@ -3,17 +3,20 @@
 
 use crate::ending::Fault;
 use crate::msg::Log;
-use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source};
+use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Source};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 mod checkpoint;
 mod ends;
 mod open;
 mod output;
+mod worker;
 pub use checkpoint::CheckpointView;
 pub use ends::{ENDS_LISTED_MAX, EndKind, EndedTask, EndsView};
 pub use open::OpenView;
 pub use output::{FileLine, OutputEnd, OutputPart, OutputView};
+pub use worker::{LinkView, OwnerView, WorkerView};
 
 /// A job's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,8 @@ pub struct JobView {
     pub waiting: u32,
     /// Given up: their retries are used up, or nobody has their inputs.
     pub failed: u32,
+    /// Lost with their worker, and `rerun = false` keeps them from running again.
+    pub lost: u32,
     /// Not done, and never will be: enough is done without them, too much failed of what they wait for, or the job has
     /// ended.
     pub skipped: u32,
@@ -181,86 +186,6 @@ impl AttemptCounts {
     }
 }
 
-/// A worker in figures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct WorkerView {
-    /// Who.
-    pub peer: String,
-    /// Its machine.
-    pub host: String,
-    /// Its process there.
-    pub pid: u32,
-    /// `live`, `late`, `suspect` or `dead`.
-    pub liveness: String,
-    /// `ready`, `away` (its owner is back) or `draining`.
-    pub usage: String,
-    /// What its owner does, where that keeps it from working as if nobody were there.
-    pub owner: Option<OwnerView>,
-    /// `admitted`, or `quarantined` (its link is too slow) or `excluded`, and why.
-    pub admission: String,
-    /// What was measured of its link to the leading supervisor.
-    pub link: Option<LinkView>,
-    /// What it offers.
-    pub total: Resources,
-    /// What is free.
-    pub free: Resources,
-    /// Attempts in hand.
-    pub in_hand: u32,
-    /// Tasks it has won.
-    pub done: u64,
-    /// Attempts that failed there.
-    pub failed: u64,
-    /// Attempts lost with it.
-    pub lost: u64,
-    /// Between two heartbeats that it is to show now.
-    pub heartbeat_interval_ms: f64,
-    /// `heartbeats`: it sends them by itself; `poll`: it acknowledges status requests.
-    pub heartbeat_mode: String,
-    /// Heartbeats on this connection so far.
-    pub heartbeats: u64,
-    /// How often it was suspect on this connection.
-    pub suspicions: u64,
-    /// Gaps between its heartbeats that were longer than the interval by more than a tenth.
-    pub late_gaps: u64,
-    /// Heartbeats that it sent or was asked for, and that did not arrive.
-    pub missed_heartbeats: u64,
-    /// Heartbeats that were on their way for so long that they were dropped.
-    pub held_up_heartbeats: u64,
-    /// Since its last heartbeat.
-    pub silent_ms: f64,
-    /// `normal` or `higher`.
-    pub class: String,
-    /// Work that it is expected to do in a second, in seconds of a standard machine.
-    pub score: f64,
-    /// By what, and how much each counts.
-    pub score_from: String,
-}
-
-/// What was measured of a worker's link.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct LinkView {
-    /// From the supervisor to the worker, where the worker said in time what arrived.
-    pub down_bits_per_second: Option<u64>,
-    /// From the worker to the supervisor.
-    pub up_bits_per_second: u64,
-    /// There and back.
-    pub round_trip_ms: Option<f64>,
-}
-
-/// A worker whose owner is back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct OwnerView {
-    /// `lower`, `pause` or `vacate`: what the worker does about it.
-    pub response: String,
-    /// Kinds of activity and other reasons.
-    pub why: Vec<String>,
-    /// For how long.
-    pub away_ms: f64,
-}
-
 /// Why a job or task is where it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -291,7 +216,7 @@ pub struct TaskView {
     pub task: String,
     /// Its number.
     pub number: u32,
-    /// `waiting`, `ready`, `running`, `done`, `failed`, `skipped`.
+    /// `waiting`, `ready`, `running`, `done`, `failed`, `lost`, `skipped`.
     pub state: String,
     /// Why it is in this state.
     pub why: String,
@@ -309,6 +234,10 @@ pub struct TaskView {
     pub checkpoint: Option<CheckpointView>,
     /// Why its last checkpoint was not saved, a clause.
     pub checkpoint_fault: Option<String>,
+    /// The values of its parameters, each to 200 bytes at most; none once its job has ended and is not retried.
+    pub parameters: BTreeMap<String, String>,
+    /// The memory limit of its next attempt in bytes, if `retry_memory` has changed it.
+    pub memory_raised: Option<u64>,
 }
 
 /// One attempt.
@@ -411,7 +340,7 @@ pub enum TaskFilter {
     /// All of them.
     #[default]
     All,
-    /// Those that failed at least once and are not done.
+    /// Those that failed at least once or were lost, and are not done.
     Failed,
     /// Those that have an attempt and are not done.
     Running,
@@ -460,6 +389,8 @@ pub struct TaskLine {
     pub exit_code: Option<i32>,
     /// The signal that ended its program.
     pub signal: Option<i32>,
+    /// As in [`TaskView::parameters`].
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// Some attempts of a job.

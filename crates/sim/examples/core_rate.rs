@@ -7,7 +7,7 @@
 use hedge_core::supervisor::{self, Config, Effects, Offer, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{FromWorker, GrantedBody, Grants, Role, ToWorker, WorkerInfo};
-use hedge_model::spec::{CriticalRule, Draft, Extension, Group, Qos, Redundancy, Runtime};
+use hedge_model::spec::{CriticalRule, Draft, Extension, Group, Network, Qos, Redundancy, Runtime};
 use hedge_model::{Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ impl Rate {
                 pid: 1,
                 resources: resources.clone(),
                 labels: Vec::new(),
+                shares: Vec::new(),
+                network: Network::Loopback,
                 addr: addr(peer(ix)),
                 hardware: Default::default(),
                 holds: Vec::new(),

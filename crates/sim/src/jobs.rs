@@ -3,8 +3,8 @@
 use crate::dice::Dice;
 use crate::program::{Output, Program, blob};
 use hedge_model::spec::{
-    Axis, CheckpointRule, CriticalRule, Draft, Extension, Group, Input, Measure, Qos, Redundancy,
-    Runtime, SpecError, Top, Unplaceable,
+    Axis, CheckpointRule, CriticalRule, Draft, Extension, Few, Group, Input, Measure, Qos,
+    Redundancy, Runtime, SpecError, Top, Unplaceable,
 };
 use hedge_model::{Data, FileEntry, JobSpec, Resources};
 use std::sync::Arc;
@@ -159,6 +159,8 @@ fn random_group(
     let (inputs, deps, deps_each) = random_inputs(dice, before, files, size, salt);
     let program = random_program(dice);
     let noop = dice.permille(100);
+    let memory = dice.below(4) << 28;
+    let raises = memory > 0 && dice.permille(200);
     Group {
         array,
         axes: axes.into_iter().collect(),
@@ -177,7 +179,7 @@ fn random_group(
         inputs,
         resources: Resources {
             cpus_milli: dice.between(0, shape.cpus_max * 2) * 500,
-            memory: dice.below(4) << 28,
+            memory,
             ..Resources::default()
         },
         labels: if dice.permille(80) {
@@ -187,6 +189,13 @@ fn random_group(
         },
         priority: dice.below(4) as i32 - 1,
         retries: dice.between(1, 5) as u32,
+        retry_memory: if raises {
+            vec![1000, 1250].into()
+        } else {
+            Few::default()
+        },
+        once: dice.permille(30),
+        copied: dice.permille(30).then_some(false),
         retry_delay: dice.permille(200).then(|| dice.millis(1, 2000)),
         critical: dice.permille(150),
         checkpoint: dice.permille(300).then(|| {

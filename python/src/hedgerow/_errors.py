@@ -38,7 +38,7 @@ class CallFailed(HedgerowError):
     The text names the function; ``log()`` of the call's future has what it printed.
 
     ``kind`` is one of ``exited``, ``signalled``, ``time-limit``, ``memory-limit``, ``disk-limit``, ``not-started``,
-    ``output``, ``machine``.
+    ``output``, ``machine``, ``lost``.
     """
 
     def __init__(self, kind: str, why: str) -> None:

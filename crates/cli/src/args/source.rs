@@ -3,6 +3,7 @@
 use super::{bytes, cpus, label};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use hedge_model::spec::{Network, Redundancy};
 use std::path::PathBuf;
 
 /// What to run: a job file or a program.
@@ -83,12 +84,53 @@ pub struct Needs {
     /// GPUs that the program takes
     #[arg(long, value_name = "N", requires = "program", conflicts_with = "job")]
     pub gpus: Option<u32>,
-    /// Attempts after the first that fails by the program's own fault [default: 2]
+    /// Attempts after the first that fails by the program's own fault [default: 2, with --uses-share 0]
     #[arg(long, value_name = "N", requires = "program", conflicts_with = "job")]
     pub retries: Option<u32>,
+    /// Whether the program runs again when it was lost with its worker [default: true, with --uses-share and without
+    /// --retries false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        requires = "program",
+        conflicts_with = "job"
+    )]
+    pub rerun: Option<bool>,
+    /// Which redundant attempts the program may get [default: auto, with --uses-share none]
+    #[arg(long, value_name = "WHICH", requires = "program", conflicts_with = "job", value_parser = redundancy)]
+    pub redundancy: Option<Redundancy>,
+    /// Use the folder that workers share under this name; only they run the program. Repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "program",
+        conflicts_with = "job"
+    )]
+    pub uses_share: Vec<String>,
+    /// The network that the program needs, and the most that it gets: none, loopback or any [default: what the worker's
+    /// owner allows]
+    #[arg(long, value_name = "KIND", requires = "program", conflicts_with = "job", value_parser = network)]
+    pub network: Option<Network>,
     /// Run the program more than once at the same time; the first to finish wins
     #[arg(long, requires = "program", conflicts_with = "job")]
     pub critical: bool,
+}
+
+fn redundancy(text: &str) -> Result<Redundancy, String> {
+    word(text, &Redundancy::WORDS)
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    word(text, &Network::WORDS)
+}
+
+/// One of some words.
+fn word<T: Copy>(text: &str, words: &[(&str, T, &str)]) -> Result<T, String> {
+    let found = words.iter().find(|(word, ..)| *word == text);
+    found.map(|(_, value, _)| *value).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(word, ..)| *word).collect();
+        format!("write {}", known.join(", "))
+    })
 }
 
 /// A variable with its value, or with the one that it has here.

@@ -115,6 +115,12 @@ fn config(workers: Option<u16>, useful: usize, rules: &TaskRules) -> Result<Loca
     ];
     let set = flags.iter().filter(|(_, set)| *set);
     config.worker_args = set.map(|(flag, _)| (*flag).to_owned()).collect();
+    for share in &rules.share {
+        let mode = if share.writable { "" } else { ":ro" };
+        let path = share.path.display();
+        let given = format!("--share={}={path}{mode}", share.name);
+        config.worker_args.push(given);
+    }
     Ok(config)
 }
 

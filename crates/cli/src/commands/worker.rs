@@ -2,11 +2,11 @@
 
 use super::interrupt::Interrupts;
 use super::{Context, access, block_on, scrape};
-use crate::args::{Priority, Worker};
+use crate::args::{Priority, Share, Worker};
 use crate::exit::{Exit, Failure};
 use crate::owner;
 use crate::show;
-use hedge_exec::Report;
+use hedge_exec::{Report, SharedFolder};
 use hedge_gateway::Scraped;
 use hedge_model::msg::Role;
 use hedge_net::Ticket;
@@ -51,6 +51,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
         let scrapers = scrape::open(args.metrics)?;
         let config = WorkerConfig {
             owner,
+            shares: shared(&args.rules.share)?,
             ..config(context, args, ticket, &options)
         };
         let mut interrupts = Interrupts::new()?;
@@ -59,7 +60,11 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
             interrupts.ignore_terminal();
             end_with_stdin();
         }
-        let offers = config.resources.to_string();
+        let mut offers = config.resources.to_string();
+        for (name, folder) in &config.shares {
+            let mode = if folder.writable { "" } else { " to read" };
+            offers.push_str(&format!(", {} as {name}{mode}", folder.path.display()));
+        }
         let metrics = config.metrics.clone();
         let started = |drain: Drain, sandbox: &Report| {
             note_options(&options, &dir);
@@ -118,6 +123,32 @@ fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOption
         Priority::Normal => hedge_exec::Priority::Normal,
     };
     config
+}
+
+/// The folders that tasks may ask for.
+///
+/// # Errors
+/// A name is given twice, or a folder cannot be shared.
+fn shared(shares: &[Share]) -> Result<Vec<(String, SharedFolder)>, Failure> {
+    let mut found: Vec<(String, SharedFolder)> = Vec::new();
+    for share in shares {
+        if found.iter().any(|(name, _)| *name == share.name) {
+            let why = format!(
+                "--share {} is given twice: a name is of one folder",
+                share.name
+            );
+            return Err(Failure::Arguments(why));
+        }
+        let folder = SharedFolder::new(&share.path, share.writable);
+        let folder = folder.map_err(|error| {
+            Failure::Arguments(format!(
+                "--share {}: {error}; the worker was not started",
+                share.name
+            ))
+        })?;
+        found.push((share.name.clone(), folder));
+    }
+    Ok(found)
 }
 
 /// Whose machine it is: the grid's alone where somebody says so, or started the worker for a job of his own.

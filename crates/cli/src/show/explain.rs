@@ -2,7 +2,7 @@
 
 use super::escape::line as safe;
 use super::table::{Column, table_set_in};
-use super::{job, time};
+use super::{job, tasks, time};
 use hedge_model::units::show_bytes;
 use hedge_model::view::{ExplainView, ProgressView, TaskView};
 
@@ -54,6 +54,16 @@ fn task(task: &TaskView, text: &mut String) {
         safe(&task.state),
         safe(&task.why)
     ));
+    if !task.parameters.is_empty() {
+        let parameters = tasks::parameters(&task.parameters);
+        text.push_str(&format!("  parameters {}\n", safe(&parameters)));
+    }
+    if let Some(memory) = task.memory_raised {
+        text.push_str(&format!(
+            "  memory     {} for its next attempt, by retry_memory\n",
+            show_bytes(memory)
+        ));
+    }
     if task.failures > 0 {
         text.push_str(&format!("  failures   {}\n", task.failures));
     }

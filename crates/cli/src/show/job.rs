@@ -52,7 +52,7 @@ fn listed_state(job: &JobView) -> &'static str {
     match job.open {
         Some(OpenView::Open { .. })
             if job.state == JobState::Waiting
-                && job.done + job.failed + job.skipped == job.tasks =>
+                && job.done + job.failed + job.lost + job.skipped == job.tasks =>
         {
             "open"
         }
@@ -72,7 +72,10 @@ pub fn list(jobs: &[JobView]) -> String {
             listed_state(job).to_owned(),
             format!("{}/{}", job.done, job.tasks),
             job.running.to_string(),
-            job.failed.to_string(),
+            match job.lost {
+                0 => job.failed.to_string(),
+                lost => format!("{}, {lost} lost", job.failed),
+            },
             job.critical.to_string(),
             job.attempts.total.to_string(),
             job.attempts.lost.to_string(),
@@ -150,13 +153,18 @@ pub fn tasks(job: &JobView) -> String {
         format!("{} done", job.done)
     };
     let others: &[(&str, u32)] = if job.state.ended() {
-        &[("failed", job.failed), ("skipped", job.skipped)]
+        &[
+            ("failed", job.failed),
+            ("lost", job.lost),
+            ("skipped", job.skipped),
+        ]
     } else {
         &[
             ("running", job.running),
             ("ready", job.ready),
             ("waiting", job.waiting),
             ("failed", job.failed),
+            ("lost", job.lost),
             ("skipped", job.skipped),
         ]
     };

@@ -196,6 +196,7 @@ fn message(view: &JobView) -> String {
         ("redundant", view.attempts.redundant),
         ("lost", view.attempts.lost),
         ("failed", u64::from(view.failed)),
+        ("tasks lost", u64::from(view.lost)),
     ] {
         if number > 0 {
             text.push_str(&format!(", {number} {name}"));

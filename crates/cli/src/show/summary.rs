@@ -29,6 +29,8 @@ pub struct Ended {
     pub done: u32,
     /// Failed and not done.
     pub failed: u32,
+    /// Lost with their worker, and not run again.
+    pub lost: u32,
     /// Not done and not needed.
     pub skipped: u32,
     /// Attempts made.
@@ -81,6 +83,7 @@ impl Ended {
             needed: job.needed,
             done: job.done,
             failed: job.failed,
+            lost: job.lost,
             skipped: job.skipped,
             attempts: job.attempts,
             elapsed_ms: job.elapsed_ms,

@@ -25,7 +25,7 @@ pub fn list(workers: &[WorkerView]) -> String {
                 why(worker),
                 score(worker),
                 format!("{}", worker.free.cpus_milli as f64 / 1000.0),
-                worker.total.to_string(),
+                offers(worker),
                 worker.in_hand.to_string(),
                 worker.done.to_string(),
                 worker.failed.to_string(),
@@ -56,6 +56,18 @@ const COLUMNS: [Column; 15] = [
     Column::drop("LINK", 7),
     Column::drop("SILENT#", 6),
 ];
+
+/// What it offers to tasks, the folders that its owner shares and the network included.
+fn offers(worker: &WorkerView) -> String {
+    let mut offers = worker.total.to_string();
+    if !worker.shares.is_empty() {
+        offers.push_str(&format!(", shares {}", worker.shares.join(" ")));
+    }
+    if worker.network == "any" {
+        offers.push_str(", network");
+    }
+    offers
+}
 
 /// How fast it is, its class if it is the higher one, and where that is known from most.
 fn score(worker: &WorkerView) -> String {

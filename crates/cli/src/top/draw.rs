@@ -159,7 +159,7 @@ fn jobs(frame: &mut Frame, screen: &mut Screen, area: Rect) {
             Cell::from(Span::styled(job::state(job.state), state_style(job.state))),
             Cell::from(format!("{}/{}", job.done, job.tasks)),
             Cell::from(nonzero(job.running.into())),
-            Cell::from(Span::styled(nonzero(job.failed.into()), BAD)),
+            Cell::from(Span::styled(nonzero((job.failed + job.lost).into()), BAD)),
             Cell::from(Span::styled(nonzero(job.attempts.redundant), COPY)),
             Cell::from(Span::styled(time(screen.elapsed_ms(job)), style)),
         ];

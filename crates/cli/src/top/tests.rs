@@ -15,7 +15,7 @@ fn job(id: u64, state: &str, done: u32) -> Notice {
         |micro: u64| json!({ "attempts": 1, "occupied_ns": 0, "higher_ns": 0, "micro": micro });
     let view = json!({
         "id": id, "name": format!("render {id}"), "state": state, "why": null, "tasks": 100, "needed": 100,
-        "critical": 3, "done": done, "running": 4, "ready": 2, "waiting": 5, "failed": id - 1, "skipped": 0,
+        "critical": 3, "done": done, "running": 4, "ready": 2, "waiting": 5, "failed": id - 1, "lost": 0, "skipped": 0,
         "attempts": { "total": 120, "redundant": 8, "failed": 1, "lost": 2, "cancelled": 3, "outputs_lost": 0 },
         "elapsed_ms": 61_000.0, "cpu_ms": 1000.0, "waits": [], "result_bytes": 0,
         "cost": { "currency": "EUR", "useful": part(1_000_000), "redundant": part(80_000), "lost": part(20_000),
@@ -33,7 +33,7 @@ fn worker(peer: &str, liveness: &str) -> Notice {
         |cpus: u64| json!({ "cpus_milli": cpus, "memory": 8_u64 << 30, "disk": 0, "named": [] });
     let view = json!({
         "peer": peer.repeat(32), "host": format!("desk-{peer}"), "pid": 7, "liveness": liveness, "usage": "ready",
-        "owner": null, "admission": "admitted", "link": null, "total": offer(8000), "free": offer(2500),
+        "owner": null, "admission": "admitted", "link": null, "total": offer(8000), "free": offer(2500), "shares": [], "network": "loopback",
         "in_hand": 4, "done": 55, "failed": 0, "lost": 1, "heartbeat_interval_ms": 100.0,
         "heartbeat_mode": "heartbeats", "heartbeats": 9, "suspicions": 2, "late_gaps": 0, "missed_heartbeats": 0,
         "held_up_heartbeats": 0, "silent_ms": 20.0, "class": "normal", "score": 1.0, "score_from": "cores",

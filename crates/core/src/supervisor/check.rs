@@ -182,7 +182,8 @@ impl LeaderView<'_> {
                     attempt.ok_or_else(|| format!("worker {name} has {id}, which is not known"))?;
                 let spec = &self.state.jobs[&id.task.job].spec;
                 if attempt.state().holds() {
-                    free.give(&spec.groups()[spec.group_of(id.task.number)].resources);
+                    let group = &spec.groups()[spec.group_of(id.task.number)];
+                    free.give(&attempt.need(group));
                 }
             }
             if worker.state().reachable() {
@@ -211,6 +212,9 @@ impl LeaderView<'_> {
             expect(job.is_open() == looked_for, || {
                 format!("job {id} is open and nobody looks for its client, or the other way round")
             })?;
+            if let Some(inputs) = active_job.policy_inputs() {
+                inputs.check(job, active_job.groups())?;
+            }
             for (group, offers) in active_job.groups().iter().enumerate() {
                 let waiting = job.waiting_groups(group);
                 expect(waiting == offers.waiting(), || {
@@ -231,11 +235,16 @@ impl LeaderView<'_> {
                     let delayed = known.is_some_and(|known| known.retried_at().is_some());
                     let offered = offers.needs_first(offset);
                     let waits = !self.element_may_start(task, job, group);
-                    expect(!open || carried || offered || delayed || waits, || {
-                        format!("task {task} is open and forgotten")
-                    })?;
+                    let stranded = self.is_stranded(task, job);
+                    expect(
+                        !open || carried || offered || delayed || waits || stranded,
+                        || format!("task {task} is open and forgotten"),
+                    )?;
                     expect(!(offered && waits), || {
                         format!("task {task} waits for one at its place and is offered")
+                    })?;
+                    expect(!(offered && stranded), || {
+                        format!("task {task} was lost with its worker and is offered")
                     })?;
                     expect(open || !offered, || {
                         format!("task {task} is decided and offered")

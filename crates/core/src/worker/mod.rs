@@ -19,6 +19,7 @@ use hedge_model::{
     AttemptId, Checkpoint, CheckpointId, Ending, Epoch, Hash, JobId, Resources, Time,
 };
 use owner::Owner;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +117,13 @@ struct InHand {
     /// Its newest checkpoint.
     checkpoint: Option<Saved>,
     report: Option<Box<Report>>,
+}
+
+impl InHand {
+    /// Returns what it takes while it runs.
+    fn need(&self) -> Cow<'_, Resources> {
+        self.body.resources_of(&self.order)
+    }
 }
 
 /// The state of a worker: its attempts in hand, its free resources, and its response to the owner.
@@ -375,7 +383,7 @@ impl Worker {
                 self.queue.pop_front();
                 continue;
             };
-            if !self.free.covers(&attempt.body.resources) {
+            if !self.free.covers(&attempt.need()) {
                 break;
             }
             self.queue.pop_front();
@@ -386,7 +394,7 @@ impl Worker {
                 self.end(id, Outcome::Done(Vec::new()), usage, out);
                 continue;
             }
-            self.free.take(&attempt.body.resources);
+            self.free.take(&attempt.need());
             attempt.state = State::Staging;
             attempt.usage.moved = self.content.fetch(&attempt.body, &attempt.order);
             out.push(Action::Stage(attempt.body.clone(), attempt.order.clone()));
@@ -428,7 +436,7 @@ impl Worker {
         let Some(attempt) = self.in_hand.get_mut(&id) else {
             return;
         };
-        let (given, _) = attempt.body.resources.while_waiting();
+        let (given, _) = attempt.need().while_waiting();
         attempt.state = match (attempt.state, job) {
             (State::Running, Some(job)) => {
                 self.free.give(&given);
@@ -500,8 +508,8 @@ impl Worker {
             return;
         };
         match attempt.state {
-            State::Staging | State::Running => self.free.give(&attempt.body.resources),
-            State::Waiting(_) => self.free.give(&attempt.body.resources.while_waiting().1),
+            State::Staging | State::Running => self.free.give(&attempt.need()),
+            State::Waiting(_) => self.free.give(&attempt.need().while_waiting().1),
             State::Queued | State::Reported => {}
         }
         attempt.state = State::Reported;

@@ -13,7 +13,7 @@ use hedge_model::msg::{
 };
 use hedge_model::record::{Record, Ticket};
 use hedge_model::spec::{
-    CriticalRule, Draft, Estimate, Group, Input, Measure, Qos, Redundancy, Top,
+    CriticalRule, Draft, Estimate, Group, Input, Measure, Network, Qos, Redundancy, Top,
 };
 use hedge_model::view::JobView;
 use hedge_model::{
@@ -458,6 +458,8 @@ pub fn info(number: u8, cpus: u64) -> WorkerInfo {
         pid: 1,
         resources: Resources::cpus(cpus * 1000),
         labels: vec![("arch".into(), "x86_64".into())],
+        shares: Vec::new(),
+        network: Network::Loopback,
         addr: addr(worker(number)),
         hardware: Default::default(),
         holds: Vec::new(),

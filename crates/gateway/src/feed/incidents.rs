@@ -287,6 +287,8 @@ mod tests {
             link: None,
             total: Default::default(),
             free: Default::default(),
+            shares: Vec::new(),
+            network: "loopback".into(),
             in_hand: 0,
             done: 0,
             failed: 0,

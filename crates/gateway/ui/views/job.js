@@ -35,12 +35,12 @@ export function job(root, name) {
     state(parts.state, view.state);
     parts.cancel.hidden = !(live && open);
     parts.retry.hidden = !(live && view.state === "failed");
-    const words = `${view.done} of ${view.tasks} tasks done, ${view.running} running, ${view.failed} failed`;
-    meter(parts.meter, words, view.tasks, [["done", view.done], ["running", view.running], ["failed", view.failed]]);
+    const words = `${view.done} of ${view.tasks} tasks done, ${view.running} running, ${view.failed} failed${view.lost ? `, ${view.lost} lost` : ""}`;
+    meter(parts.meter, words, view.tasks, [["done", view.done], ["running", view.running], ["failed", view.failed], ["lost", view.lost]]);
     facts(parts.facts, [
       ["Done", `${view.done.toLocaleString("en")} of ${view.tasks.toLocaleString("en")}`],
       ["Running", view.running], ["Ready", view.ready], ["Waiting", view.waiting], ["Failed", view.failed],
-      ["Skipped", view.skipped || null], ["Critical", view.critical],
+      ["Lost", view.lost || null], ["Skipped", view.skipped || null], ["Critical", view.critical],
       ["Time", time(elapsed(view))],
       ["Time left", open && view.left_ms != null ? `${time(view.left_ms)} (${time(view.left_low_ms)} to ${time(view.left_high_ms)})` : null],
       ["Attempts", `${view.attempts.total} (${view.attempts.redundant} copies)`],

@@ -40,9 +40,9 @@ export function jobs(root) {
   function draw(element, job) {
     const [, , where, tasks, took, cost] = element.children;
     state(where.firstChild, job.state);
-    const failed = job.failed ? `, ${job.failed} failed` : "";
+    const failed = (job.failed ? `, ${job.failed} failed` : "") + (job.lost ? `, ${job.lost} lost` : "");
     const words = `${job.done.toLocaleString("en")} of ${job.tasks.toLocaleString("en")}${failed}`;
-    meter(tasks.firstChild, `${words} done`, job.tasks, [["done", job.done], ["running", job.running], ["failed", job.failed]]);
+    meter(tasks.firstChild, `${words} done`, job.tasks, [["done", job.done], ["running", job.running], ["failed", job.failed], ["lost", job.lost]]);
     text(tasks.lastChild, words);
     text(took, time(elapsed(job)));
     text(cost, money(job.cost.total_micro, job.cost.currency));

@@ -1,7 +1,7 @@
 // One task: what it prints, its attempts, and why it is where it is.
 
 import { follow, get } from "../api.js";
-import { facts, h, list, state, text, time } from "../dom.js";
+import { bytes, facts, h, list, state, text, time } from "../dom.js";
 import { store, watch } from "../store.js";
 
 /** Text that is kept of the end of a log, characters. */
@@ -49,6 +49,8 @@ export function task(root, job, name) {
       ["Attempts", view.attempts.length],
       ["Failures", view.failures],
       ["Generation", view.generation || null],
+      ...Object.entries(view.parameters).map(([name, value]) => [`\${${name}}`, value]),
+      ["Memory of the next attempt", view.memory_raised ? bytes(view.memory_raised) : null],
       ["Left", view.outputs.length ? view.outputs.slice(0, 5).join(", ") + (view.outputs.length > 5 ? " …" : "") : null],
     ]);
     list(rows, view.attempts, (one) => one.attempt,

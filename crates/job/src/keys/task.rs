@@ -1,7 +1,7 @@
 //! The keys of `[[task]]` and of the tables in it.
 
 use super::{Default, Key, Kind, PIECES_MAX, Table};
-use crate::words::{RUNTIME, meanings};
+use crate::words::{COPIED, NETWORK, RUNTIME, meanings};
 
 /// `[[task]]`.
 pub static TASK: Table = Table {
@@ -129,6 +129,21 @@ pub static TASK: Table = Table {
             what: "Labels that a worker must carry.",
         },
         Key {
+            name: "shares",
+            kind: Kind::Texts,
+            default: Default::Value("[]"),
+            example: "[\"data\"]",
+            what: "Folders of the worker's machine that the task uses, by the names that `hedge worker --share` gives \
+                   them. The task goes only to workers that share all of them.",
+        },
+        Key {
+            name: "network",
+            kind: Kind::Word(|| meanings(&NETWORK)),
+            default: Default::Means("what the worker's owner allows"),
+            example: "\"any\"",
+            what: "The network that the task needs, and the most that it gets.",
+        },
+        Key {
             name: "priority",
             kind: Kind::Whole(i32::MIN as i64, i32::MAX as i64),
             default: Default::Value("0"),
@@ -138,10 +153,18 @@ pub static TASK: Table = Table {
         Key {
             name: "retries",
             kind: Kind::Whole(0, u32::MAX as i64),
-            default: Default::Value("2"),
+            default: Default::Means("2; 0 with `shares`"),
             example: "5",
             what: "Attempts after the first that fails by the task's own fault: its exit status, a signal, a limit, a \
                    missing output. After them the task has failed. Faults of a worker or its machine do not count.",
+        },
+        Key {
+            name: "retry_memory",
+            kind: Kind::Multiples,
+            default: Default::Means("always the memory in `resources`"),
+            example: "[1, 2, 4]",
+            what: "Memory of the attempts, as multiples of the memory in `resources`: the second for an attempt after \
+                   one that reached its memory limit, the third after two, and so on. The last one repeats.",
         },
         Key {
             name: "retry_delay",
@@ -149,6 +172,21 @@ pub static TASK: Table = Table {
             default: Default::Means("at once"),
             example: "\"30s\"",
             what: "Time from a failure to the next attempt.",
+        },
+        Key {
+            name: "rerun",
+            kind: Kind::Flag,
+            default: Default::Means("`true`; `false` with `shares` and without `retries`"),
+            example: "false",
+            what: "Whether the task runs again when it was lost with its worker. If not, it ends as `lost`, and gets no \
+                   redundant attempts.",
+        },
+        Key {
+            name: "redundancy",
+            kind: Kind::Word(|| meanings(&COPIED)),
+            default: Default::Means("`\"job\"`; `\"none\"` with `shares`"),
+            example: "\"none\"",
+            what: "Which redundant attempts the task may get.",
         },
         Key {
             name: "time_limit",

@@ -30,10 +30,12 @@ fn job(section: &str, line: &str) -> String {
                 true => "array = \"0..3\"\n",
                 false => "",
             };
-            let line = match line.starts_with("preload = [\"") {
-                true => format!("runtime = \"python\"\n{line}"),
-                false => line.to_owned(),
+            let beside = match line {
+                line if line.starts_with("preload = [\"") => "runtime = \"python\"\n",
+                line if line.starts_with("retry_memory") => "resources = { memory = \"1 MiB\" }\n",
+                _ => "",
             };
+            let line = format!("{beside}{line}");
             // The examples name these tasks; one of them may be the example itself.
             let top = if given("id") { "" } else { top };
             format!("{top}{fold}[[task]]\n{id}{command}{array}{line}\n")

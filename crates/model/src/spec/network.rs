@@ -17,6 +17,21 @@ impl Network {
     /// All kinds, from the least to the most.
     pub const ALL: [Network; 3] = [Network::None, Network::Loopback, Network::Any];
 
+    /// Each kind's name in job files, and its description.
+    pub const WORDS: [(&'static str, Network, &'static str); 3] = [
+        ("none", Network::None, "no network at all"),
+        (
+            "loopback",
+            Network::Loopback,
+            "a loopback interface of its own, which no other task sees",
+        ),
+        (
+            "any",
+            Network::Any,
+            "everything that the machine reaches; the task goes only to workers whose owner allows that",
+        ),
+    ];
+
     /// Returns its name in job files.
     pub fn name(self) -> &'static str {
         match self {

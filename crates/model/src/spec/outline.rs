@@ -47,6 +47,9 @@ fn outlined(group: &Group) -> Group {
         checkpoint: None,
         preload: Few::default(),
         mounts: Few::default(),
+        shares: Few::default(),
+        network: None,
+        retry_memory: Few::default(),
         ..group.clone()
     }
 }

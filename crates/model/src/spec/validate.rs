@@ -1,5 +1,6 @@
 //! The checks that make a [`JobSpec`] from a [`Draft`].
 
+use super::access::check_access;
 use super::addition::{Addition, named};
 use super::axes::check_axes;
 use super::checkpoint::check_checkpoint;
@@ -194,6 +195,7 @@ pub(super) fn check_group(files: &[FileEntry], at: usize, group: &Group) -> Chec
     check_checkpoint(at, group)?;
     check_preload(at, group)?;
     check_mounts(files, at, group)?;
+    check_access(at, group)?;
     for (item, output) in group.outputs.iter().enumerate() {
         if let Err(why) = check_path(output.trim_end_matches('/')) {
             return wrong(

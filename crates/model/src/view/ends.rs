@@ -59,6 +59,8 @@ pub enum EndKind {
     Output,
     /// Its input, its worker or the worker's machine failed too often.
     Machine,
+    /// It was lost with its worker and may not run again.
+    Lost,
 }
 
 impl EndKind {

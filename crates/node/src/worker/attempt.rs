@@ -4,13 +4,14 @@ use super::Input;
 use super::checkpoints::Saver;
 use super::gpus::{Gpus, HeldGpus};
 use super::heartbeats::HeartbeatSender;
+use super::permissions::permissions;
 use super::printed::Outputs;
 use super::staging::{MountedAt, Staged, stage};
 use super::trees::TreeCache;
 use hedge_core::worker::Event;
 use hedge_exec::{
-    Advanced, Exit, Launch, Limits, MountedFolder, OutputFile, Permissions, Runner, Scratch, Stdin,
-    StreamKind, Tail, Warm, told_shortage,
+    Advanced, Exit, Launch, Limits, OutputFile, Runner, Scratch, SharedFolder, Stdin, StreamKind,
+    Tail, Warm, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;
@@ -45,6 +46,8 @@ const ENTRY_BYTES: usize = 48;
 pub(super) struct Tools {
     pub runner: Runner,
     pub gpus: Arc<Gpus>,
+    /// Folders that the owner shares with attempts, by name.
+    pub shares: Vec<(String, SharedFolder)>,
     pub store: DataStore,
     pub trees: TreeCache,
     pub fetcher: Fetcher,
@@ -265,8 +268,8 @@ fn launch(
     tools: &Tools,
     body: &Body,
     order: &Assignment,
-    (gpus, trees): (&HeldGpus, &[MountedAt]),
-) -> Launch {
+    uses: (&HeldGpus, &[MountedAt]),
+) -> Result<Launch, Ending> {
     let id = order.attempt;
     let (index, values) = (order.index, body.task_values(order));
     let words: Vec<String> = body
@@ -290,12 +293,9 @@ fn launch(
             .iter()
             .map(|(name, value)| (name.to_string(), expand(value, &values))),
     );
-    env.extend(gpus.environment(tools.runner.respects_modes()));
-    let mut permissions = Permissions::default();
-    gpus.permit(&mut permissions);
-    permissions.mounts = mounted(trees);
+    env.extend(uses.0.environment(tools.runner.respects_modes()));
     let some = |amount: u64| (amount > 0).then_some(amount);
-    Launch {
+    Ok(Launch {
         program: words.first().cloned().unwrap_or_default(),
         args: words.into_iter().skip(1).collect(),
         env,
@@ -306,22 +306,13 @@ fn launch(
         },
         limits: Limits {
             time: body.time_limit,
-            memory: some(body.resources.memory),
+            memory: some(body.resources_of(order).memory),
             disk: some(body.resources.disk),
         },
-        permissions,
+        permissions: permissions(&tools.shares, body, uses.0, uses.1)?,
         warm: warm(body),
         kept_bytes: Some(body.printed_max.min(PRINTED_BYTES_MAX)),
-    }
-}
-
-/// The trees that an attempt sees.
-fn mounted(trees: &[MountedAt]) -> Vec<MountedFolder> {
-    let each = trees.iter().map(|(tree, at)| MountedFolder {
-        from: tree.root(),
-        at: PathBuf::from(&**at),
-    });
-    each.collect()
+    })
 }
 
 /// What a task's process is forked from, where its runtime is Python.
@@ -372,7 +363,10 @@ async fn run(
         Ok(gpus) => gpus,
         Err(ending) => return ended(id, ending),
     };
-    let launch = launch(tools, body, order, (&gpus, &trees));
+    let launch = match launch(tools, body, order, (&gpus, &trees)) {
+        Ok(launch) => launch,
+        Err(ending) => return ended(id, ending),
+    };
     let started = tools.runner.start(body.runtime, &scratch, launch, observer);
     let mut attempt = started.await;
     let readable = attempt.output().map(|output| tools.outputs.add(id, output));

@@ -4,7 +4,7 @@ use super::WorkerConfig;
 use super::attempt::Tools;
 use hedge_exec::Sandbox;
 use hedge_model::msg::WorkerInfo;
-use hedge_model::spec::MOUNTS_LABEL;
+use hedge_model::spec::{MOUNTS_LABEL, Network};
 use hedge_model::{PeerAddr, Resources};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,11 +38,18 @@ pub(super) fn info(config: &WorkerConfig, tools: Option<&Tools>, addr: PeerAddr)
     labels.extend(shows.then_some(mounts).filter(new));
     let given = config.labels.iter();
     labels.extend(given.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value))));
+    let shares = config.shares.iter();
+    let shares = shares.map(|(name, folder)| (Arc::from(&**name), folder.writable));
     WorkerInfo {
         host: host().into(),
         pid: std::process::id(),
         resources: config.resources.clone(),
         labels,
+        shares: shares.collect(),
+        network: match config.network || !config.sandbox {
+            true => Network::Any,
+            false => Network::Loopback,
+        },
         addr,
         hardware: hedge_host::hardware(&config.dir),
         holds: Vec::new(),

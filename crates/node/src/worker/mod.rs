@@ -7,6 +7,7 @@ mod heartbeats;
 mod inventory;
 mod link;
 mod owner;
+mod permissions;
 mod printed;
 mod screensaver;
 mod senders;
@@ -25,7 +26,7 @@ use attempt::{Attempts, StageResult, Tools};
 use gpus::Gpus;
 use heartbeats::HeartbeatSender;
 use hedge_core::worker::{Action, Event};
-use hedge_exec::{Priority, Report};
+use hedge_exec::{Priority, Report, SharedFolder};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
 use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, Ticket, Trust};
@@ -84,6 +85,8 @@ pub struct WorkerConfig {
     pub accept_weak_sandbox: bool,
     /// Whether attempts have network access.
     pub network: bool,
+    /// Folders that attempts can ask for, by name.
+    pub shares: Vec<(String, SharedFolder)>,
     /// The priority of attempts among the machine's other work.
     pub priority: Priority,
     /// The owner's rules; none for a dedicated machine.
@@ -109,6 +112,7 @@ impl WorkerConfig {
             sandbox: true,
             accept_weak_sandbox: false,
             network: false,
+            shares: Vec::new(),
             priority: Priority::Idle,
             owner: Some(OwnerConfig::default()),
             neighbours: None,
@@ -196,6 +200,7 @@ pub async fn run(
     let tools = Arc::new(Tools {
         runner,
         gpus: Gpus::of_machine(config.resources.named("gpus")),
+        shares: config.shares.clone(),
         store: store.clone(),
         trees: setup::open_trees(&config).await?,
         fetcher,

@@ -59,6 +59,8 @@ pub(super) async fn start_runner(config: &WorkerConfig) -> Result<Runner, NodeEr
     spawner.memory_max = Some(config.resources.memory).filter(|bytes| *bytes > 0);
     spawner.disk_max = Some(config.resources.disk).filter(|bytes| *bytes > 0);
     spawner.network = config.network;
+    let shares = config.shares.iter();
+    spawner.shares = shares.map(|(_, folder)| folder.clone()).collect();
     spawner.priority = config.priority;
     let owner = config.owner.as_ref();
     spawner.free_memory = owner.is_some_and(|owner| owner.free_memory);

@@ -10,6 +10,7 @@ use hedge_model::msg::{
     FromWorker, GrantedBody, Grants, Outcome, Reply, Report, Role, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::record::{JobEnd, Record};
+use hedge_model::spec::Network;
 use hedge_model::{
     AttemptId, Ending, Epoch, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
 };
@@ -258,6 +259,8 @@ impl<W: World> Arena<W> {
             pid: 1,
             resources,
             labels: Vec::new(),
+            shares: Vec::new(),
+            network: Network::Loopback,
             addr: addr(peer(self.epoch, number)),
             hardware: Default::default(),
             holds: Vec::new(),

@@ -16,6 +16,7 @@ use hedge_model::msg::{
     WorkerInfo,
 };
 use hedge_model::owner::Signal;
+use hedge_model::spec::Network;
 use hedge_model::{AttemptId, Ending, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -130,7 +131,7 @@ impl Virtual {
     fn used(&self) -> Resources {
         let mut used = Resources::default();
         for busy in self.busy.values() {
-            let need = &busy.body.resources;
+            let need = busy.body.resources_of(&busy.order);
             used.cpus_milli += need.cpus_milli;
             used.memory += need.memory;
             used.disk += need.disk;
@@ -249,6 +250,8 @@ impl Grid {
             pid: worker.life,
             resources: worker.kind.resources.clone(),
             labels: worker.kind.labels.clone(),
+            shares: Vec::new(),
+            network: Network::Loopback,
             addr: addr(Peer::Worker(ix).id()),
             hardware: Default::default(),
             holds: worker
@@ -479,9 +482,17 @@ impl Grid {
         let outcome = if busy.ending {
             Outcome::Ended(Ending::Cancelled)
         } else if bad || self.dice.permille(program.fail_permille) {
-            Outcome::Ended(Ending::Exited {
-                status: 1,
-                said: String::new(),
+            let limit = busy.body.resources_of(&busy.order).memory;
+            Outcome::Ended(if limit > 0 && self.dice.permille(300) {
+                Ending::MemoryLimit {
+                    limit,
+                    used: limit + 1,
+                }
+            } else {
+                Ending::Exited {
+                    status: 1,
+                    said: String::new(),
+                }
             })
         } else {
             let salt = self.dice.any();

@@ -181,7 +181,10 @@ impl Job {
         task.has_failed().then(|| EndedTask {
             task: label,
             number,
-            end: EndKind::of_failed(self.ending_of_failed(task_id)),
+            end: match task.is_lost() {
+                true => EndKind::Lost,
+                false => EndKind::of_failed(self.ending_of_failed(task_id)),
+            },
             why: self.why_task_failed(task_id),
             files: Vec::new(),
         })

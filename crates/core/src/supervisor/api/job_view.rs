@@ -19,11 +19,12 @@ struct Counts {
     ready: u32,
     waiting: u32,
     failed: u32,
+    lost: u32,
     skipped: u32,
 }
 
 impl Job {
-    /// The tasks that failed and are not done.
+    /// The tasks that failed or were lost, and are not done.
     pub(crate) fn failed_tasks(&self) -> BTreeSet<u32> {
         let ended = match &self.ended {
             Some((JobEnd::Failed { task, .. }, _)) => task.map(|task| task.number),
@@ -31,9 +32,12 @@ impl Job {
         };
         let history = self.history.values();
         let failed = history.filter(|ended| ended.end.fault() == Fault::Task);
+        let lost = (0..).zip(&self.tasks).filter(|(_, task)| task.is_lost());
+        let lost = lost.take_while(|_| self.failures.lost() > 0);
         failed
             .map(|ended| ended.attempt.task.number)
             .chain(ended)
+            .chain(lost.map(|(number, _)| number))
             .filter(|number| self.tasks[*number as usize].done().is_none())
             .collect()
     }
@@ -74,6 +78,7 @@ impl LeaderView<'_> {
             ready: counts.ready,
             waiting: counts.waiting,
             failed: counts.failed,
+            lost: counts.lost,
             skipped: counts.skipped,
             attempts,
             elapsed_ms: ms(until.since(job.accepted)),
@@ -95,7 +100,7 @@ impl LeaderView<'_> {
 
     fn counts(&self, id: JobId, job: &Job) -> Counts {
         let open = job.spec.task_count() - job.done;
-        let failed = job.failures.total();
+        let (failed, lost) = (job.failures.total(), job.failures.lost());
         if !job.active() {
             let failed = match open {
                 0 => 0,
@@ -103,8 +108,10 @@ impl LeaderView<'_> {
                 _ if failed == 0 => job.failed_tasks().len() as u32,
                 _ => failed,
             };
+            let lost = lost.min(failed);
             return Counts {
-                failed,
+                failed: failed - lost,
+                lost,
                 skipped: open - failed,
                 ..Counts::default()
             };
@@ -130,7 +137,8 @@ impl LeaderView<'_> {
             running,
             ready: startable.saturating_sub(running),
             waiting: open.saturating_sub(failed + skipped + startable.max(running)),
-            failed,
+            failed: failed - lost,
+            lost,
             skipped,
         }
     }

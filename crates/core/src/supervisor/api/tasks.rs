@@ -8,10 +8,30 @@ use crate::supervisor::leader::attempts::state::AttemptState;
 use hedge_model::msg::RefusalKind;
 use hedge_model::view::{TASKS_LISTED_MAX, TaskFilter, TaskLine, TasksView};
 use hedge_model::{JobId, TaskId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The most tasks examined for one reply, so that a request takes a few milliseconds whatever the size of the job.
 const LOOKED_AT_MAX: u32 = 50_000;
+
+/// The most bytes of a parameter's name and of its value in a view: a page of tasks with as many parameters as a group
+/// may have fits into one reply.
+const PARAMETER_BYTES_MAX: usize = 200;
+
+/// The values of a task's parameters.
+pub(crate) fn parameters(job: &Job, number: u32) -> BTreeMap<String, String> {
+    let group = job.spec.group_of(number);
+    let offset = number - job.spec.first(group);
+    let group = &job.spec.groups()[group];
+    if group.axes.is_empty() {
+        return BTreeMap::new();
+    }
+    let short = |text: &Arc<str>| text[..text.floor_char_boundary(PARAMETER_BYTES_MAX)].to_owned();
+    let values = group.parameters().into_iter().zip(group.values(offset));
+    values
+        .map(|(name, value)| (short(&name), short(&value)))
+        .collect()
+}
 
 impl Job {
     /// Returns exit status and signal of the attempt that decided the task: the winner, or else the last one that
@@ -104,6 +124,7 @@ impl LeaderView<'_> {
             running_ms: running_ms.filter(|running| *running > 0.0),
             exit_code: exit_code.filter(|_| running.is_none()),
             signal: signal.filter(|_| running.is_none()),
+            parameters: parameters(job, number),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::monitor::Attention;
 use crate::supervisor::api::requests::no_such_job;
+use crate::supervisor::api::tasks::parameters;
 use crate::supervisor::api::waits::Wait;
 use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::durable::job::Job;
@@ -20,6 +21,7 @@ use hedge_model::view::{
 };
 use hedge_model::{Ending, JobId, PeerId, TaskId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most tasks that `explain` shows of a job.
@@ -66,6 +68,8 @@ impl LeaderView<'_> {
                 link: worker.link().view(),
                 total: worker.info().resources.clone(),
                 free: worker.load().free().clone(),
+                shares: shared(worker),
+                network: worker.info().network.name().to_owned(),
                 in_hand: worker.load().in_hand().len() as u32,
                 done: reliability.done(),
                 failed: reliability.failed(),
@@ -163,6 +167,8 @@ impl LeaderView<'_> {
                 .checkpoints
                 .fault(TaskId { job: id, number })
                 .map(str::to_owned),
+            parameters: parameters(job, number),
+            memory_raised: job.memory_of_next(number),
         }
     }
 
@@ -193,6 +199,9 @@ impl LeaderView<'_> {
             );
         }
         let task = TaskId { job: id, number };
+        if job.tasks[number as usize].is_lost() {
+            return ("lost", job.why_task_failed(task));
+        }
         if job.tasks[number as usize].has_failed() {
             return ("failed", job.why_task_failed(task));
         }
@@ -414,6 +423,15 @@ pub(crate) fn end_name(end: &Ending) -> &'static str {
         (Fault::Nobody, Ending::Cancelled) => "cancelled",
         (Fault::Nobody, _) => "lost",
     }
+}
+
+/// The folders that a worker's owner shares with tasks.
+fn shared(worker: &Worker) -> Vec<String> {
+    let name = |(name, writable): &(Arc<str>, bool)| match writable {
+        true => name.to_string(),
+        false => format!("{name}:ro"),
+    };
+    worker.info().shares.iter().map(name).collect()
 }
 
 /// Returns whether a worker takes tasks, as one word.

@@ -156,10 +156,12 @@ impl LeaderView<'_> {
         }
         let (group, active_job) = (&job.spec.groups()[at], &leader.jobs[id]);
         let shape = leader.shapes.get(active_job.group(at).shape());
+        let raised = shape.raised(job, number);
+        let shape = raised.as_ref().unwrap_or(shape);
         if let Some(why) = unplaceable(leader, shape, &group.id) {
             return Wait::Unfit(why);
         }
-        let fits = |one: &&Worker| shape.fits(&one.info().resources, &one.info().labels);
+        let fits = |one: &&Worker| shape.fits(one.info());
         let able: Vec<&Worker> = here.into_iter().filter(fits).collect();
         if !able.iter().any(|one| one.usable()) {
             return Wait::Unusable(unusable(&able));

@@ -11,6 +11,8 @@ pub(crate) struct Failures {
     /// Failed tasks, by group.
     of: OrdMap<u32, u32>,
     total: u32,
+    /// How many of them were lost with their workers and may not run again.
+    lost: u32,
     /// Open tasks with an element-wise dependency that will never be done, and their number by group.
     blocked: OrdSet<u32>,
     blocked_of: OrdMap<u32, u32>,
@@ -19,14 +21,20 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    fn count(&mut self, group: usize) {
+    fn count(&mut self, group: usize, lost: bool) {
         *self.of.entry(group as u32).or_default() += 1;
         self.total += 1;
+        self.lost += u32::from(lost);
     }
 
     /// Returns how many tasks have failed.
     pub fn total(&self) -> u32 {
         self.total
+    }
+
+    /// Returns how many of them were lost with their workers and may not run again.
+    pub fn lost(&self) -> u32 {
+        self.lost
     }
 }
 
@@ -100,7 +108,8 @@ impl Job {
             return self.recount_failures();
         }
         let group = self.spec.group_of(number);
-        self.failures.count(group);
+        let lost = self.tasks[number as usize].is_lost();
+        self.failures.count(group, lost);
         let mut lessened = self.block_dependents(group, number - self.spec.first(group));
         lessened.push(group);
         self.cut_off_dependents(lessened);
@@ -157,7 +166,8 @@ impl Job {
         let failed: Vec<u32> = failed.map(|(number, _)| number).collect();
         for number in failed {
             let group = self.spec.group_of(number);
-            self.failures.count(group);
+            let lost = self.tasks[number as usize].is_lost();
+            self.failures.count(group, lost);
             self.block_dependents(group, number - self.spec.first(group));
         }
         let groups = self

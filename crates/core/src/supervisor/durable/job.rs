@@ -75,8 +75,8 @@ pub struct Job {
 #[serde(from = "StoredTask", into = "StoredTask")]
 pub struct Task {
     pub(crate) generation: u32,
-    /// How many attempts of this generation failed by the task's own fault, together with the marks [`GIVEN_UP`] and
-    /// [`RELEASED`].
+    /// How many attempts of this generation failed by the task's own fault, together with the marks [`GIVEN_UP`],
+    /// [`RELEASED`] and [`LOST`].
     failures: u32,
     done: Option<Arc<Done>>,
 }
@@ -85,8 +85,10 @@ pub struct Task {
 const GIVEN_UP: u32 = 1 << 31;
 /// Mark: the client released the task's outputs, so groups added later do not read them.
 const RELEASED: u32 = 1 << 30;
+/// Mark: the task has failed for good because it was lost with its worker and may not run again.
+const LOST: u32 = 1 << 29;
 /// The bits that are not part of the count of failures.
-const MARKS: u32 = GIVEN_UP | RELEASED;
+const MARKS: u32 = GIVEN_UP | RELEASED | LOST;
 
 /// The form of a [`Task`] in snapshots.
 #[derive(Serialize, Deserialize)]
@@ -105,6 +107,9 @@ enum StoredState {
     ReleasedOpen,
     ReleasedDone(Arc<Done>),
     ReleasedFailed,
+    /// Failed because it was lost with its worker.
+    Lost,
+    ReleasedLost,
 }
 
 impl From<StoredTask> for Task {
@@ -116,6 +121,8 @@ impl From<StoredTask> for Task {
             StoredState::ReleasedOpen => (RELEASED, None),
             StoredState::ReleasedDone(done) => (RELEASED, Some(done)),
             StoredState::ReleasedFailed => (RELEASED | GIVEN_UP, None),
+            StoredState::Lost => (GIVEN_UP | LOST, None),
+            StoredState::ReleasedLost => (RELEASED | GIVEN_UP | LOST, None),
         };
         Self {
             generation: stored.generation,
@@ -127,10 +134,13 @@ impl From<StoredTask> for Task {
 
 impl From<Task> for StoredTask {
     fn from(task: Task) -> Self {
+        let lost = task.is_lost();
         Self {
             generation: task.generation,
             failures: task.failures(),
             state: match (task.is_released(), task.has_failed(), task.done) {
+                (false, true, None) if lost => StoredState::Lost,
+                (true, true, None) if lost => StoredState::ReleasedLost,
                 (false, _, Some(done)) => StoredState::Done(done),
                 (false, true, None) => StoredState::Failed,
                 (false, false, None) => StoredState::Open,
@@ -205,6 +215,11 @@ impl Task {
     /// Returns whether it has failed for good.
     pub fn has_failed(&self) -> bool {
         self.failures & GIVEN_UP != 0
+    }
+
+    /// Returns whether it has failed for good because it was lost with its worker and may not run again.
+    pub fn is_lost(&self) -> bool {
+        self.failures & LOST != 0
     }
 
     /// Returns whether it is neither done nor failed.
@@ -469,6 +484,9 @@ impl Job {
             return Err("the task is not open any more");
         }
         task.failures |= GIVEN_UP;
+        if self.may_not_rerun(id.number) {
+            self.tasks[id.number as usize].failures |= LOST;
+        }
         self.stop(stopped);
         self.note_failed(id.number);
         self.note_end(id.number);

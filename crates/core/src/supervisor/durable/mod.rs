@@ -10,6 +10,7 @@ pub(crate) mod learned;
 pub(crate) mod ledger;
 mod need;
 pub(crate) mod open;
+pub(crate) mod reruns;
 pub(crate) mod retention;
 mod snapshot;
 pub(crate) mod state;

@@ -4,8 +4,10 @@ use super::state::{AttemptEvent, AttemptState};
 use crate::monitor::Progress;
 use crate::supervisor::leader::WorkerIx;
 use hedge_model::capacity::Class;
-use hedge_model::{AttemptId, Checkpoint, JobId, TaskId, Time};
+use hedge_model::spec::{Group, with_memory};
+use hedge_model::{AttemptId, Checkpoint, JobId, Resources, TaskId, Time};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -81,8 +83,8 @@ impl ActiveTasks {
         }
     }
 
-    /// Adds an attempt.
-    pub(super) fn begin(&mut self, new: NewAttempt) {
+    /// Adds an attempt, with its memory in bytes if that is not the one of its group.
+    pub(super) fn begin(&mut self, new: NewAttempt, memory: Option<u64>) {
         let NewAttempt {
             id,
             worker,
@@ -102,26 +104,27 @@ impl ActiveTasks {
             why,
             class,
             from,
+            memory,
             progress: Progress::default(),
             heard: None,
             stalled: None,
         });
     }
 
-    /// Changes the state of an attempt. Returns its worker, the old state and the new one.
+    /// Changes the state of an attempt. Returns the old state, and the attempt.
     pub(super) fn transition(
         &mut self,
         now: Time,
         id: AttemptId,
         event: AttemptEvent,
-    ) -> Option<(WorkerIx, AttemptState, AttemptState)> {
+    ) -> Option<(AttemptState, &Attempt)> {
         let attempt = self.attempt_mut(id)?;
         let old = attempt.state;
         attempt.state = old.after(event);
         if event == AttemptEvent::MovedUp {
             attempt.since = now;
         }
-        Some((attempt.worker, old, attempt.state))
+        Some((old, attempt))
     }
 
     /// Removes an attempt that is over.
@@ -253,6 +256,7 @@ pub(crate) struct Attempt {
     why: Why,
     class: Class,
     from: Option<Arc<Checkpoint>>,
+    memory: Option<u64>,
     progress: Progress,
     heard: Option<Heard>,
     stalled: Option<Time>,
@@ -303,6 +307,16 @@ impl Attempt {
     /// The checkpoint from which it resumes, if this leader sent one.
     pub fn from(&self) -> Option<&Arc<Checkpoint>> {
         self.from.as_ref()
+    }
+
+    /// Its memory in bytes, if that is not the one of its group.
+    pub fn memory(&self) -> Option<u64> {
+        self.memory
+    }
+
+    /// What it takes of its worker, as a task of this group.
+    pub fn need<'a>(&self, group: &'a Group) -> Cow<'a, Resources> {
+        with_memory(&group.resources, self.memory)
     }
 
     /// Its progress, as last reported.

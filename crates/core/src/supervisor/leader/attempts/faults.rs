@@ -30,10 +30,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 impl Leadership<'_> {
     /// Handles the committed end of an attempt without success, according to its fault.
     pub(crate) fn after_attempt_ended(&mut self, attempt: AttemptId, worker: PeerId, end: &Ending) {
-        if *end == Ending::Lost {
-            return;
-        }
         let id = attempt.task;
+        if *end == Ending::Lost {
+            return self.after_attempt_lost(id);
+        }
         send(worker, ToWorker::Settled(attempt), self.out);
         let Some(at) = self.leader.pool.find(worker) else {
             return;
@@ -62,6 +62,7 @@ impl Leadership<'_> {
             Fault::Input => self.after_input_fault(id, at, end),
             Fault::Nobody => {}
         }
+        self.after_attempt_lost(id);
         self.update_task_offers(id);
         self.forget_task_if_over(id);
         self.notify_watchers_soon(id.job);

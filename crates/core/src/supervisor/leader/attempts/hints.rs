@@ -13,6 +13,7 @@ use hedge_model::capacity::{Class, Hardware};
 use hedge_model::group::{FromLeader, Hint, LeaderSays};
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{Seal, WorkerInfo};
+use hedge_model::spec::Network;
 use hedge_model::{AttemptId, JobId, PeerAddr, PeerId, Resources, TaskId};
 
 /// Hints in one message to a peer supervisor.
@@ -183,6 +184,8 @@ fn unknown_worker(peer: PeerId) -> WorkerInfo {
         pid: 0,
         resources: Resources::default(),
         labels: Vec::new(),
+        shares: Vec::new(),
+        network: Network::None,
         addr: PeerAddr {
             peer,
             addrs: Vec::new(),

@@ -17,6 +17,7 @@ use hedge_model::Ending;
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{ToWorker, Usage};
 use hedge_model::record::Record;
+use hedge_model::spec::with_memory;
 use hedge_model::{AttemptId, JobId, TaskId};
 use state::{AttemptEvent, AttemptState};
 
@@ -24,42 +25,46 @@ impl Leadership<'_> {
     /// Adds an attempt to its task, its worker's load and its client's share of the pool.
     pub(crate) fn begin_attempt(&mut self, new: NewAttempt) {
         let (id, worker, state) = (new.id, new.worker, new.state);
-        self.leader.tasks.begin(new);
-        self.update_indexes(id, worker, None, Some(state));
+        let job = self.state.jobs.get(&id.task.job);
+        let memory = job.and_then(|job| job.memory_of_attempt(id));
+        self.leader.tasks.begin(new, memory);
+        self.update_indexes(id, worker, memory, (None, Some(state)));
     }
 
     /// Changes the state of an attempt and everything derived from it. No other procedure does. Returns whether the
     /// state changed.
     pub(crate) fn transition(&mut self, id: AttemptId, event: AttemptEvent) -> bool {
         let changed = self.leader.tasks.transition(self.now, id, event);
-        let Some((ix, old, new)) = changed else {
+        let Some((old, attempt)) = changed else {
             return false;
         };
+        let (ix, memory, new) = (attempt.worker(), attempt.memory(), attempt.state());
         let matters = |state: AttemptState| (state.in_hand(), state.share(), state.active());
         if matters(old) != matters(new) {
-            self.update_indexes(id, ix, Some(old), Some(new));
+            self.update_indexes(id, ix, memory, (Some(old), Some(new)));
         }
         old != new
     }
 
-    /// Updates everything that is derived from an attempt's state: its worker's load, its client's share, the
-    /// attention that the monitor gives to the worker, and the copies that yield.
+    /// Updates everything that is derived from an attempt's state, the old one and the new one: its worker's load, its
+    /// client's share, the attention that the monitor gives to the worker, and the copies that yield.
     fn update_indexes(
         &mut self,
         id: AttemptId,
         ix: WorkerIx,
-        old: Option<AttemptState>,
-        new: Option<AttemptState>,
+        memory: Option<u64>,
+        (old, new): (Option<AttemptState>, Option<AttemptState>),
     ) {
         let Some(job) = self.state.jobs.get(&id.task.job) else {
             return;
         };
-        let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
+        let group = &job.spec.groups()[job.spec.group_of(id.task.number)];
+        let need = with_memory(&group.resources, memory);
         let leader = &mut *self.leader;
         let critical = leader.jobs.get(id.task.job);
         let critical = critical.is_some_and(|of| of.critical().contains(&job.spec, id.task.number));
         let load = leader.pool[ix].load_mut();
-        load.follow(id, old, new, need, critical);
+        load.follow(id, old, new, &need, critical);
         let (before, after) = (
             old.is_some_and(AttemptState::in_hand),
             new.is_some_and(AttemptState::in_hand),
@@ -83,12 +88,12 @@ impl Leadership<'_> {
             return;
         };
         let group = job.spec.group_of(id.task.number);
-        let need = &job.spec.groups()[group].resources;
         let leader = &mut *self.leader;
         let Some(attempt) = leader.tasks.attempt(id) else {
             return;
         };
-        let room = leader.pool[attempt.worker()].load().free().covers(need);
+        let need = attempt.need(&job.spec.groups()[group]);
+        let room = leader.pool[attempt.worker()].load().free().covers(&need);
         self.transition(id, AttemptEvent::Found { room });
         self.requeue_passed(id.task);
         self.refresh_offers(id.task.job, group);
@@ -169,7 +174,7 @@ impl Leadership<'_> {
             return;
         };
         let (ix, state) = (attempt.worker(), attempt.state());
-        self.update_indexes(id, ix, Some(state), None);
+        self.update_indexes(id, ix, attempt.memory(), (Some(state), None));
         if state.in_hand() {
             let leader = &mut *self.leader;
             if leader.pool[ix].draining() {
@@ -193,8 +198,9 @@ impl Leadership<'_> {
             let load = self.leader.pool[ix].load();
             let id = load.queued().front().copied()?;
             let job = self.state.jobs.get(&id.task.job)?;
-            let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
-            let room = load.free().covers(need);
+            let group = &job.spec.groups()[job.spec.group_of(id.task.number)];
+            let need = self.leader.tasks.attempt(id)?.need(group);
+            let room = load.free().covers(&need);
             (room && self.transition(id, AttemptEvent::MovedUp)).then_some(())
         };
         while next().is_some() {}

@@ -12,7 +12,6 @@ impl Leadership<'_> {
         let Some(of) = self.state.jobs.get(&id.task.job) else {
             return;
         };
-        let need = &of.spec.groups()[of.spec.group_of(id.task.number)].resources;
         // A task must not wait for its own job, which would never end.
         let active = |job: &JobId| self.state.jobs.get(job).is_some_and(|job| job.active());
         let job = job.filter(|job| *job != id.task.job && active(job));
@@ -23,7 +22,8 @@ impl Leadership<'_> {
         if attempt.worker() != ix || !attempt.state().runs() {
             return;
         }
-        let room = leader.pool[ix].load().free().covers(need);
+        let need = attempt.need(&of.spec.groups()[of.spec.group_of(id.task.number)]);
+        let room = leader.pool[ix].load().free().covers(&need);
         let event = match job {
             Some(job) => AttemptEvent::Waits(job),
             None => AttemptEvent::GoesOn { room },

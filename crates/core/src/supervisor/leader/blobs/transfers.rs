@@ -109,6 +109,15 @@ impl Leadership<'_> {
         let Some(generation) = self.state.task(task).map(|known| known.generation) else {
             return;
         };
+        let job = self.state.jobs.get(&task.job);
+        let spec = job.map(|job| &job.spec);
+        if let Some(spec) = spec.filter(|spec| spec.groups()[spec.group_of(task.number)].once) {
+            let why = format!(
+                "the outputs of task {} were lost with its worker, and rerun = false keeps it from running again",
+                spec.label(task.number)
+            );
+            return self.fail_job(task.job, Some(task), why);
+        }
         if self.leader.blobs.begin_loss(task) {
             self.append(
                 Record::OutputsLost {

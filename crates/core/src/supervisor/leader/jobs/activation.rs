@@ -4,9 +4,10 @@ use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::durable::state::State;
 use crate::supervisor::follower::Hints;
 use crate::supervisor::leader::Leadership;
-use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs, next_recompute};
+use crate::supervisor::leader::jobs::active::{ActiveJob, next_recompute};
 use crate::supervisor::leader::jobs::critical;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
+use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
 use crate::supervisor::leader::jobs::size::Size;
 use hedge_model::{JobId, TaskId};
 
@@ -39,7 +40,7 @@ impl Leadership<'_> {
             leader.evaluations.job_begins();
         }
         for (active_group, group) in active_job.groups_mut().iter_mut().zip(spec.groups()) {
-            active_group.set_shape(leader.shapes.number(&group.resources, &group.labels));
+            active_group.set_shape(leader.shapes.number(group));
         }
         for number in unread {
             let releases = active_job.releases_mut();
@@ -55,6 +56,7 @@ impl Leadership<'_> {
         self.expect_checkpoints(id);
         self.replicate_results(id);
         self.restore_hinted(id, hints);
+        self.fail_stranded(id);
         self.refresh_all_offers(id);
         self.finish_if_done(id);
     }

@@ -1,14 +1,16 @@
 //! The leader's state of the jobs that have not ended. Every change of it goes through the methods here.
 
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::WorkerIx;
 use crate::supervisor::leader::jobs::critical::CriticalSet;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
 use crate::supervisor::leader::jobs::open::Releases;
+use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
 use crate::supervisor::leader::jobs::size::Size;
 use crate::supervisor::leader::placement::body::ReadyBody;
-use crate::supervisor::leader::redundancy::Kind;
-use hedge_model::spec::{Extension, Group};
-use hedge_model::{Hash, JobId, JobSpec, PeerId, Time};
+use hedge_model::spec::Extension;
+use hedge_model::{Hash, JobId, PeerId, Time};
+use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
 use std::sync::Arc;
@@ -52,38 +54,6 @@ pub(crate) struct AwaitedEnds {
     pub after: u64,
 }
 
-/// What the redundancy policy needs to know about a job.
-#[derive(Debug, Default)]
-pub(crate) struct PolicyInputs {
-    /// The kinds of its tasks.
-    pub kinds: Vec<Kind>,
-    /// For each group, the index of its kind in `kinds`.
-    pub kind_of: Vec<u32>,
-    /// For each group, the bottom level behind its tasks, in seconds at standard speed.
-    pub b_levels: Vec<f64>,
-    places: BTreeMap<Arc<str>, u32>,
-}
-
-impl PolicyInputs {
-    pub fn new(spec: &JobSpec, b_levels: Vec<f64>) -> Self {
-        let mut inputs = Self::default();
-        spec.groups().iter().for_each(|group| inputs.add(group));
-        Self { b_levels, ..inputs }
-    }
-
-    /// Adds a group. Its bottom level stays 0 until the levels are recomputed.
-    fn add(&mut self, group: &Group) {
-        let kinds = &mut self.kinds;
-        let place = *self.places.entry(group.kind().clone()).or_insert_with(|| {
-            kinds.push(Kind::default());
-            kinds.len() as u32 - 1
-        });
-        kinds[place as usize].total += group.count();
-        self.kind_of.push(place);
-        self.b_levels.push(0.0);
-    }
-}
-
 /// What remains to be cleaned up after a job has ended.
 pub(crate) struct EndedJob {
     /// Outputs of lost generations.
@@ -123,6 +93,15 @@ impl ActiveJobs {
 
     pub fn iter(&self) -> impl Iterator<Item = (JobId, &ActiveJob)> {
         self.jobs.iter().map(|(id, job)| (*id, job))
+    }
+
+    /// Updates what the redundancy policies need to know about all jobs, from their durable state.
+    pub fn update_policy_inputs(&mut self, jobs: &OrdMap<JobId, Arc<Job>>) {
+        for (id, active_job) in &mut self.jobs {
+            if let Some(job) = jobs.get(id) {
+                active_job.update_policy_inputs(job);
+            }
+        }
     }
 
     /// Drops the cached task bodies that `stale` selects. They are built again when needed.
@@ -213,7 +192,11 @@ impl ActiveJob {
         &self.groups[at]
     }
 
+    /// Returns a group for changes. The policy's figures of it are updated before the next evaluation.
     pub fn group_mut(&mut self, at: usize) -> &mut ActiveGroup {
+        if let Some(inputs) = &mut self.policy_inputs {
+            inputs.note_changed(at);
+        }
         &mut self.groups[at]
     }
 
@@ -235,7 +218,7 @@ impl ActiveJob {
     /// Stores the recomputed critical set and bottom levels. Returns whether the set changed.
     pub fn set_critical(&mut self, critical: CriticalSet, b_levels: Vec<f64>) -> bool {
         if let Some(inputs) = &mut self.policy_inputs {
-            inputs.b_levels = b_levels;
+            inputs.set_b_levels(b_levels);
         }
         let changed = critical != self.critical;
         self.critical = critical;
@@ -247,14 +230,20 @@ impl ActiveJob {
         self.policy_inputs.as_ref()
     }
 
+    /// Updates the policy's figures of the groups that have changed. `job` is the durable state of this one.
+    pub fn update_policy_inputs(&mut self, job: &Job) {
+        if let Some(inputs) = &mut self.policy_inputs {
+            inputs.update(job, &self.groups);
+        }
+    }
+
     /// Records that an attempt of a group won after `took_s` seconds of staging and running; its program ran for
     /// `running_s` of them.
     pub fn note_success(&mut self, group: usize, took_s: f64, running_s: f64) {
         self.groups[group].note_time(took_s);
         self.success_s += took_s;
         if let Some(inputs) = &mut self.policy_inputs {
-            let kind = inputs.kind_of[group];
-            inputs.kinds[kind as usize].note(running_s);
+            inputs.note_success(group, running_s);
         }
     }
 

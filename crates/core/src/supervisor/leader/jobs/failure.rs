@@ -1,15 +1,17 @@
 //! Task failures: when a task is retried or fails for good, what its failure means for its job, and how a failed job
 //! is retried.
 
-use crate::supervisor::durable::job::Job;
+use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::follower::Hints;
-use crate::supervisor::leader::attempts::active::Verdict;
+use crate::supervisor::leader::attempts::active::{ActiveTask, Verdict};
+use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::blobs::retention::kept_while_failed;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::ending::Fault;
 use hedge_model::record::Record;
 use hedge_model::{Ending, Hash, JobId, TaskId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// From this record format on, a task can fail without ending its job. Before, the first failed task ends it.
@@ -38,6 +40,40 @@ impl Leadership<'_> {
             let at = self.now + delay;
             self.leader.tasks.get_or_insert(id).retry_at(Some(at));
             self.leader.timers.set(at, Timer::Retry(id));
+        }
+    }
+
+    /// Fails a task for good if an attempt of it was lost with its worker and it may not run again.
+    pub(crate) fn after_attempt_lost(&mut self, id: TaskId) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let known = self.leader.tasks.get(&id);
+        let carried = known.is_some_and(|one| one.active() > 0 || one.committing().is_some());
+        let task = job.tasks.get(id.number as usize);
+        let open = job.active() && task.is_some_and(Task::is_open);
+        if open && !carried && job.may_not_rerun(id.number) {
+            let why = lost(&job.spec.label(id.number));
+            self.give_up(id, why);
+        }
+    }
+
+    /// Fails the tasks of a job that an earlier leader lost, and did not fail, and that may not run again.
+    pub(crate) fn fail_stranded(&mut self, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        if !job.spec.groups().iter().any(|group| group.once) {
+            return;
+        }
+        let tried: BTreeSet<TaskId> = job.history.keys().map(|attempt| attempt.task).collect();
+        let stranded = tried
+            .into_iter()
+            .filter(|task| job.may_not_rerun(task.number));
+        for task in stranded.collect::<Vec<_>>() {
+            self.requeue_passed(task);
+            self.after_attempt_lost(task);
+            self.update_task_offers(task);
         }
     }
 
@@ -117,6 +153,18 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
+    /// Returns whether an open task may not run again because an attempt of it was lost with its worker. Its failure
+    /// is being recorded, unless the worker returns with the attempt.
+    pub(crate) fn is_stranded(&self, id: TaskId, job: &Job) -> bool {
+        if !job.spec.groups()[job.spec.group_of(id.number)].once {
+            return false;
+        }
+        let attempts = self.leader.tasks.get(&id).map(ActiveTask::attempts);
+        let mut attempts = attempts.unwrap_or_default().iter();
+        attempts.any(|attempt| attempt.state() == AttemptState::Lost)
+            || job.may_not_rerun(id.number)
+    }
+
     /// Returns whether a job with failed tasks can make no more progress: none of its attempts is active, and no task
     /// that is left can run.
     pub(crate) fn is_stuck(&self, id: JobId) -> bool {
@@ -139,6 +187,9 @@ impl Job {
         let failures = self.tasks[first.number as usize].failures();
         let last = self.why_task_failed(first);
         let count = self.failures.total();
+        if count == 1 && self.tasks[first.number as usize].is_lost() {
+            return lost(&label);
+        }
         if count == 1 {
             return given_up(&label, failures, &last);
         }
@@ -153,6 +204,9 @@ impl Job {
 
     /// Returns how a failed task's last attempt ended, not counting attempts that were stopped.
     pub(crate) fn why_task_failed(&self, id: TaskId) -> String {
+        if self.tasks[id.number as usize].is_lost() {
+            return WHY_LOST.to_owned();
+        }
         let why = self.ending_of_failed(id);
         why.map_or_else(|| "it was cancelled".to_owned(), Ending::to_string)
     }
@@ -162,6 +216,14 @@ impl Job {
         let mut ended = self.ended_attempts(id).rev().map(|ended| &ended.end);
         ended.find(|end| end.fault() != Fault::Nobody)
     }
+}
+
+/// Why a task ended as lost.
+const WHY_LOST: &str = "it was lost with its worker, and rerun = false keeps it from running again";
+
+/// Returns why a job failed, if only one of its tasks did, because it was lost.
+fn lost(label: &str) -> String {
+    format!("task {label} was lost with its worker, and rerun = false keeps it from running again")
 }
 
 /// Returns why a job failed, if only one of its tasks did, after this many failures of that task.

@@ -11,5 +11,6 @@ pub(crate) mod failure;
 pub(crate) mod forecast;
 pub(crate) mod group;
 pub(crate) mod open;
+pub(crate) mod policy_inputs;
 pub(crate) mod retention;
 pub(crate) mod size;

@@ -86,7 +86,7 @@ impl Leadership<'_> {
         let mut added = Vec::with_capacity(extension.groups.len());
         for (at, group) in spec.groups().iter().enumerate().skip(from) {
             let mut active_group = start_group(job, at);
-            active_group.set_shape(leader.shapes.number(&group.resources, &group.labels));
+            active_group.set_shape(leader.shapes.number(group));
             active_group.set_rank(rank(learned.expect(group).work_s));
             added.push(active_group);
         }

@@ -89,6 +89,8 @@ impl Leadership<'_> {
             printed_max: printed_max(&job.spec),
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
+            shares: spec.shares.to_vec(),
+            network: spec.network,
             checkpoint: spec.checkpoint.clone(),
             mounts,
             sources: self.view().sources(&blobs),

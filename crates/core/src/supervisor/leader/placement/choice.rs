@@ -3,7 +3,7 @@
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::placement::queue::{Entry, Lane, Shape, Skip};
+use crate::supervisor::leader::placement::queue::{Entry, Lane, Shape, Skip, offers_share};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::{Leader, WorkerIx};
 use hedge_model::capacity::Class;
@@ -59,8 +59,7 @@ impl Leader {
         let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {
             let worker = &self.pool[*ix];
-            worker.load().free().covers(&shape.resources)
-                && shape.fits(&worker.info().resources, &worker.info().labels)
+            worker.load().free().covers(&shape.resources) && shape.fits(worker.info())
         })
     }
 
@@ -79,7 +78,7 @@ impl Leader {
         self.ready.unblock(|lane| {
             let shape = shapes.get(lane.shape);
             (lane.short || worker.load().free().covers(&shape.resources))
-                && shape.fits(&worker.info().resources, &worker.info().labels)
+                && shape.fits(worker.info())
         });
     }
 
@@ -315,7 +314,7 @@ fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
 /// Returns whether a worker could run tasks of a shape if it were idle.
 fn is_able(leader: &Leader, shape: &Shape, ix: WorkerIx) -> bool {
     let worker = &leader.pool[ix];
-    shape.fits(&worker.info().resources, &worker.info().labels)
+    shape.fits(worker.info())
 }
 
 /// Returns what a worker shares with the active attempts of a task: 2 for a machine, 1 for a failure domain (the
@@ -353,11 +352,7 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
         .iter()
         .filter(|worker| worker.state().connected())
         .collect();
-    if here.is_empty()
-        || here
-            .iter()
-            .any(|w| shape.fits(&w.info().resources, &w.info().labels))
-    {
+    if here.is_empty() || here.iter().any(|w| shape.fits(w.info())) {
         return None;
     }
     let labels = || here.iter().flat_map(|worker| &worker.info().labels);
@@ -377,6 +372,9 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
         return Some(format!(
             "no worker has all the labels that task {id:?} needs"
         ));
+    }
+    if let Some(why) = not_allowed(shape, id, &labelled) {
+        return Some(why);
     }
     let wanted = &shape.resources;
     let most = |name: &str| {
@@ -413,6 +411,43 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
     let hint = hint.map_or_else(String::new, |known| format!("; did you mean {known:?}?"));
     Some(format!(
         "task {id:?} asks for {name} {need}, and no worker offers {name:?}{hint}"
+    ))
+}
+
+/// Returns why the owners of these workers do not allow a task `id` of this shape what it uses; none if one does.
+fn not_allowed(shape: &Shape, id: &str, workers: &[&&Worker]) -> Option<String> {
+    if workers
+        .iter()
+        .any(|worker| shape.is_allowed_by(worker.info()))
+    {
+        return None;
+    }
+    let which = if shape.labels.is_empty() {
+        ""
+    } else {
+        " with its labels"
+    };
+    let network = shape.network.filter(|network| {
+        let allows = |worker: &&&Worker| worker.info().network >= *network;
+        !workers.iter().any(allows)
+    });
+    if let Some(network) = network {
+        return Some(format!(
+            "task {id:?} needs network = {:?}, and no worker{which} allows that: it takes `hedge worker --allow-network`",
+            network.name()
+        ));
+    }
+    let shared = |name: &&Arc<str>| workers.iter().any(|one| offers_share(one.info(), name));
+    let Some(name) = shape.shares.iter().find(|name| !shared(name)) else {
+        return Some(format!(
+            "no worker{which} allows task {id:?} all the shared folders and the network that it asks for"
+        ));
+    };
+    let known = workers.iter().flat_map(|worker| &worker.info().shares);
+    let hint = nearest(name, known.map(|(known, _)| &**known));
+    let hint = hint.map_or_else(String::new, |known| format!("; did you mean {known:?}?"));
+    Some(format!(
+        "task {id:?} needs the shared folder {name:?}, and no worker{which} has it{hint}"
     ))
 }
 

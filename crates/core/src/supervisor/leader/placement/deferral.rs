@@ -102,9 +102,7 @@ impl LeaderView<'_> {
         let (mut wanted, mut taken, mut again) = (demand.tasks, Vec::new(), None::<Time>);
         for (_, other) in faster {
             let worker = &leader.pool[*other];
-            let fits = demand
-                .shape
-                .fits(&worker.info().resources, &worker.info().labels);
+            let fits = demand.shape.fits(worker.info());
             let Some((after, overdue)) = self.free_in(worker).filter(|_| fits) else {
                 continue;
             };

@@ -12,7 +12,7 @@ pub(crate) mod own;
 pub(crate) mod queue;
 
 use crate::supervisor::durable::job::Job;
-use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
+use crate::supervisor::leader::attempts::active::{Attempt, NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::group::{OfferChange, OfferTerms};
 use crate::supervisor::leader::placement::body::{ReadyBody, body_index};
@@ -113,8 +113,9 @@ impl Leadership<'_> {
             let own = each
                 .then(|| data(&OwnInputs::of(job, at, offset).files))
                 .flatten();
+            let raised = shape.raised(job, task.number);
             let want = Want {
-                shape,
+                shape: raised.as_ref().unwrap_or(shape),
                 task,
                 group: entry.group,
                 copy: entry.class == Class::Copy,
@@ -134,6 +135,8 @@ impl Leadership<'_> {
                     self.assign(entry, task, offset, worker, why);
                     return Ok(());
                 }
+                // Others of its group need less.
+                Err(NoPlacement::Room) if raised.is_some() => {}
                 Err(NoPlacement::Room) => return Err(NoPlacement::Room),
                 Err(NoPlacement::Task | NoPlacement::Later) => {}
             }
@@ -173,6 +176,7 @@ impl Leadership<'_> {
                 .checkpoint
                 .map_or_else(Vec::new, |from| from.files.clone()),
             blobs: None,
+            memory: self.leader.tasks.attempt(id).and_then(Attempt::memory),
         };
         let order = Assignment {
             attempt: id,

@@ -5,6 +5,9 @@
 //! Offers of equal resource shape form a lane. A lane without free slots on any worker is blocked until a worker has
 //! one, so a pass over a busy pool costs nothing, however many groups wait.
 
+use crate::supervisor::durable::job::Job;
+use hedge_model::msg::WorkerInfo;
+use hedge_model::spec::{Group, Network};
 use hedge_model::{JobId, PeerId, Resources};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,45 +75,77 @@ pub(crate) struct Lane {
     pub shape: u32,
 }
 
-/// The resources and labels that a task needs.
+/// What a task needs from a worker: resources, labels, and access that its owner allows.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub resources: Resources,
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Names of shared folders.
+    pub shares: Vec<Arc<str>>,
+    pub network: Option<Network>,
 }
 
 impl Shape {
-    /// Returns whether a worker with these resources and labels could ever run such a task.
-    pub fn fits(&self, resources: &Resources, labels: &[(Arc<str>, Arc<str>)]) -> bool {
-        resources.covers(&self.resources) && self.labels.iter().all(|label| labels.contains(label))
+    /// Returns whether a worker that reported this could ever run such a task.
+    pub fn fits(&self, worker: &WorkerInfo) -> bool {
+        worker.resources.covers(&self.resources)
+            && self
+                .labels
+                .iter()
+                .all(|label| worker.labels.contains(label))
+            && self.is_allowed_by(worker)
     }
+
+    /// Returns the shape for the next attempt of a task, if that gets other memory than its group.
+    pub fn raised(&self, job: &Job, number: u32) -> Option<Shape> {
+        let memory = job.memory_of_next(number)?;
+        let mut shape = self.clone();
+        shape.resources.memory = memory;
+        Some(shape)
+    }
+
+    /// Returns whether a worker's owner allows such a task what it uses.
+    pub fn is_allowed_by(&self, worker: &WorkerInfo) -> bool {
+        self.network.is_none_or(|network| network <= worker.network)
+            && self.shares.iter().all(|name| offers_share(worker, name))
+    }
+}
+
+/// Returns whether a worker's owner shares a folder under this name.
+pub(crate) fn offers_share(worker: &WorkerInfo, name: &str) -> bool {
+    worker.shares.iter().any(|(known, _)| **known == *name)
 }
 
 type Names = Vec<(Arc<str>, u64)>;
 type Labels = Vec<(Arc<str>, Arc<str>)>;
+type Access = (Vec<Arc<str>>, Option<Network>);
 
 /// The distinct shapes, numbered in order of their first use.
 #[derive(Debug, Default)]
 pub(crate) struct Shapes {
     all: Vec<Shape>,
-    numbers: BTreeMap<(u64, u64, u64, Names, Labels), u32>,
+    numbers: BTreeMap<(u64, u64, u64, Names, Labels, Access), u32>,
 }
 
 impl Shapes {
-    /// Returns the number of a shape, which it adds if it is new.
-    pub fn number(&mut self, resources: &Resources, labels: &Labels) -> u32 {
+    /// Returns the number of the shape of a group's tasks, which it adds if it is new.
+    pub fn number(&mut self, group: &Group) -> u32 {
+        let (resources, labels) = (&group.resources, &group.labels);
         let key = (
             resources.cpus_milli,
             resources.memory,
             resources.disk,
             resources.named.clone(),
             labels.clone(),
+            (group.shares.to_vec(), group.network),
         );
         let all = &mut self.all;
         *self.numbers.entry(key).or_insert_with(|| {
             all.push(Shape {
                 resources: resources.clone(),
                 labels: labels.clone(),
+                shares: group.shares.to_vec(),
+                network: group.network,
             });
             all.len() as u32 - 1
         })

@@ -8,13 +8,14 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::{KindHistory, Learned};
 use crate::supervisor::leader::attempts::active::{Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs};
+use crate::supervisor::leader::jobs::active::ActiveJob;
 use crate::supervisor::leader::jobs::estimate::begun_at;
+use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
 use crate::supervisor::leader::placement::queue::{Class, Entry};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use hedge_model::spec::Redundancy;
-use hedge_model::{AttemptId, JobId, JobSpec, TaskId, Time};
+use hedge_model::{AttemptId, JobId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ impl Leadership<'_> {
             return leader.evaluate_at(at);
         }
         leader.evaluations.due = false;
+        leader.jobs.update_policy_inputs(&self.state.jobs);
         let mut again: Option<Duration> = None;
         let mut seen = 0;
         for mut policy in self.policies() {
@@ -148,8 +150,7 @@ impl Leadership<'_> {
         }
         let group = job.spec.group_of(task.number);
         let offset = task.number - job.spec.first(group);
-        let need = &job.spec.groups()[group].resources;
-        if !job.active() {
+        if !job.active() || !job.spec.groups()[group].may_be_copied() {
             return;
         }
         let leader = &*self.leader;
@@ -158,6 +159,8 @@ impl Leadership<'_> {
             return;
         };
         let shape = leader.shapes.get(active_job.group(group).shape());
+        let raised = shape.raised(job, task.number);
+        let shape = raised.as_ref().unwrap_or(shape);
         let worker = &leader.pool[ix];
         let there =
             |attempt: &Attempt| attempt.worker() == ix && attempt.state() != AttemptState::Lost;
@@ -169,8 +172,8 @@ impl Leadership<'_> {
             || known.avoid().contains(&ix)
             || leader.blocked.is_barred(task.job, group as u32, ix)
             || !worker.usable()
-            || !worker.load().free().covers(need)
-            || !shape.fits(&worker.info().resources, &worker.info().labels)
+            || !worker.load().free().covers(&shape.resources)
+            || !shape.fits(worker.info())
         {
             return;
         }
@@ -220,7 +223,7 @@ impl Leadership<'_> {
             };
             let worker = &leader.pool[attempt.worker()];
             let shape = leader.shapes.get(shape);
-            if worker.usable() && shape.fits(&worker.info().resources, &worker.info().labels) {
+            if worker.usable() && shape.fits(worker.info()) {
                 self.cancel_attempt(id);
                 self.leader.yielding.stopping.insert(id);
             }
@@ -294,13 +297,13 @@ impl<'a> LeaderView<'a> {
                 urgency,
                 critical: active_job.critical(),
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
-                ready: ready(&job.spec, active_job),
+                ready: inputs.ready(),
                 open: job.spec.task_count() - job.done,
-                path_s: longest_path(&self.state.learned, &job.spec, inputs),
-                unstarted_s: unstarted(&self.state.learned, job, active_job),
+                path_s: inputs.path_s(&self.state.learned, &job.spec),
+                unstarted_s: inputs.unstarted_s(&self.state.learned, &job.spec),
                 running,
                 success_s: active_job.success_s(),
-                kinds: &inputs.kinds,
+                kinds: inputs.kinds(),
             });
         }
         if jobs.iter().all(|job| job.running.is_empty()) {
@@ -426,17 +429,18 @@ impl Seen<'_> {
                 .attempts()
                 .iter()
                 .any(|attempt| attempt.state().alive() && waits(attempt));
+            let waits = waits || !job.spec.groups()[group].may_be_copied();
             running.push(SeenTask {
                 id: task,
                 group,
-                kind: inputs.kind_of[group] as usize,
+                kind: inputs.kind_of(group),
                 critical: active_job.critical().contains(&job.spec, task.number),
                 work_s: expected.work_s,
                 spread: expected.spread,
                 cpus_busy: self.learned.kind(spec).and_then(KindHistory::cpus_busy),
                 saves: spec.checkpoint.is_some(),
                 saved: self.view.saved(task),
-                tail_s: inputs.b_levels[group],
+                tail_s: inputs.b_level(group),
                 attempts,
                 barred,
                 waits,
@@ -455,34 +459,6 @@ fn reports(attempt: &Attempt) -> Option<[ProgressReport; 2]> {
         done: progress.permille.map(|of| f64::from(of) / 1e3),
         cpu_s: progress.cpu.as_secs_f64(),
     }))
-}
-
-fn ready(spec: &JobSpec, active_job: &ActiveJob) -> u32 {
-    let groups = active_job.groups().iter().zip(spec.groups());
-    groups
-        .filter(|(group, _)| group.waiting() == 0)
-        .map(|(group, spec)| group.remaining(spec.count()))
-        .sum()
-}
-
-fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
-    let spec = &job.spec;
-    let groups = active_job.groups().iter().enumerate();
-    groups
-        .map(|(at, group)| {
-            let tasks = group.remaining(spec.groups()[at].count()) + job.waiting_elements(at);
-            if tasks == 0 {
-                return 0.0;
-            }
-            f64::from(tasks) * learned.expect(&spec.groups()[at]).work_s
-        })
-        .sum()
-}
-
-fn longest_path(learned: &Learned, spec: &JobSpec, inputs: &PolicyInputs) -> f64 {
-    let b_levels = inputs.b_levels.iter().zip(spec.groups());
-    let paths = b_levels.map(|(tail, group)| tail + learned.expect(group).work_s);
-    paths.fold(0.0, f64::max)
 }
 
 impl Leader {

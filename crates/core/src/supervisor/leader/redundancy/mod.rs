@@ -43,6 +43,7 @@ impl Leadership<'_> {
         let known = self.leader.tasks.get(&task);
         let active = known.map_or(0, ActiveTask::active);
         let committing = known.is_some_and(|known| known.committing().is_some());
+        let stranded = job.spec.groups()[group].once && self.view().is_stranded(task, job);
         let delayed = known.is_some_and(|known| known.retried_at().is_some());
         let open = || {
             job.tasks[task.number as usize].is_open()
@@ -50,7 +51,7 @@ impl Leadership<'_> {
         };
         let (mut first, mut copy) = (false, false);
         if job.active() && !committing {
-            first = active == 0 && !delayed && open();
+            first = active == 0 && !delayed && !stranded && open();
             copy = active > 0 && active < self.view().attempts_wanted(task) && open();
         }
         let leader = &mut *self.leader;
@@ -83,7 +84,7 @@ impl LeaderView<'_> {
     /// Returns how many attempts of a task should be active at once: `copies` for a critical task that is copied in
     /// advance, otherwise 1. One more is wanted if an attempt's worker drains or its owner keeps the attempt from
     /// running. In jobs with redundancy, one more is also wanted if the worker is suspected or the attempt is
-    /// stalled.
+    /// stalled. A group may rule copies out.
     pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return 0;
@@ -96,7 +97,8 @@ impl LeaderView<'_> {
         };
         let known = leader.tasks.get(&task);
         // A copy would submit the nested job again.
-        if known.is_some_and(|known| known.waits_for().is_some()) {
+        let nested = known.is_some_and(|known| known.waits_for().is_some());
+        if nested || !job.spec.groups()[group].may_be_copied() {
             return 1;
         }
         let critical = active_job.critical().contains(&job.spec, task.number);

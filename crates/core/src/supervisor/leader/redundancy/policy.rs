@@ -161,7 +161,7 @@ pub struct SeenTask {
     pub attempts: SmallVec<[SeenAttempt; 3]>,
     /// Workers that may not run it, by index in [`View::workers`].
     pub barred: SmallVec<[usize; 2]>,
-    /// It reports that it waits for something, as a copy would too.
+    /// It gets no copy: it reports that it waits for something, as a copy would too, or its group rules copies out.
     pub waits: bool,
 }
 

@@ -25,6 +25,15 @@ def test_dask_arrays_are_computed(executor: Executor) -> None:
     assert int((values * 2).sum().compute(scheduler=executor)) == 9_999_900_000
 
 
+def test_dask_groups_a_bag_by_tasks(executor: Executor) -> None:
+    dask = pytest.importorskip("dask")
+    bag = pytest.importorskip("dask.bag")
+    numbers = bag.from_sequence(range(12), npartitions=3)
+    with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+        groups = dict(numbers.groupby(lambda number: number % 2).compute(scheduler=executor))
+    assert {key: sorted(values) for key, values in groups.items()} == {0: [0, 2, 4, 6, 8, 10], 1: [1, 3, 5, 7, 9, 11]}
+
+
 def test_joblib_runs_on_a_grid(grid: LocalGrid) -> None:
     joblib = pytest.importorskip("joblib")
     import hedgerow.joblib  # noqa: F401 - registers the backend

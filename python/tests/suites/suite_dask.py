@@ -1,7 +1,6 @@
 """Has dask's own tests compute on an executor of this package: a plugin of pytest.
 
-``PYTHONPATH=src:tests/suites python -m pytest -p suite_dask --pyargs dask.tests.test_base dask.tests.test_delayed
-dask.bag.tests.test_bag dask.array.tests.test_array_core``. With ``HEDGEROW_SUITE=threads`` they compute on dask's threads
+``PYTHONPATH=src:tests/suites python -m pytest -p suite_dask --pyargs dask.tests.test_base dask.tests.test_delayed``. With ``HEDGEROW_SUITE=threads`` they compute on dask's threads
 instead, which is what to compare with. CONTRIBUTING.md has the counts, and why each that fails does.
 """
 
@@ -20,6 +19,8 @@ _grid = None if os.environ.get("HEDGEROW_SUITE") == "threads" else LocalGrid(cpu
 _executor = None if _grid is None else Executor(grid=_grid, preload=["dask.array", "dask.bag"])
 scheduler: Any = _executor or "threads"
 dask.config.set(scheduler=scheduler)
+# The default appends to files of one machine.
+dask.config.set({"dataframe.shuffle.method": "tasks"})
 
 
 def _with_scheduler(function: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -63,11 +64,12 @@ def ray_many(cleanup: list[Callable[[], Any]]) -> Many:
 def hyperqueue_many(cleanup: list[Callable[[], Any]]) -> Many:
     """On a local cluster of HyperQueue, whose Python functions have no results: it is waited for their end alone."""
     from hyperqueue import Job
+    from hyperqueue.client import PythonEnv
     from hyperqueue.cluster import LocalCluster, WorkerConfig
 
     cluster = LocalCluster(worker_config=WorkerConfig(cores=2))
     cleanup.append(cluster.stop)
-    client = cluster.client()
+    client = cluster.client(python_env=PythonEnv(sys.executable))
 
     def many(function: Callable[[int], int], numbers: range) -> list[int]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Measures one large array as an argument of many calls on four workers, beside Dask and Ray where these are installed.
 
-``HEDGEROW_BINARY=target/release/hedge PYTHONPATH=python/src python python/benchmarks/array.py --mib 100 --calls 100``
+``HEDGEROW_BINARY=target/release/hedge PYTHONPATH=python/src python python/benchmarks/large_array.py --mib 100 --calls 100``
 
 Each gets the array as callers would hand it over first: by name for all calls. The time is from there to the last result.
 """

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def examples() -> list[tuple[str, str]]:
     """Each example in Python, with a name."""
     found = []
-    for page in ("README.md", "python/README.md", "docs/python.md"):
+    for page in ("README.md", "python/README.md", "docs/python.md", "docs/workflows.md"):
         text = (ROOT / page).read_text()
         blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         found += [(f"{page}-{number}", block) for number, block in enumerate(blocks)]
@@ -25,8 +25,9 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "code"), examples(), ids=[name for name, _ in examples()])
 def test_an_example_runs_as_printed(name: str, code: str, tmp_path: Path) -> None:
-    if "joblib" in code:
-        pytest.importorskip("joblib")
+    for library in ("joblib", "parsl"):
+        if library in code:
+            pytest.importorskip(library)
     script = tmp_path / "example.py"
     script.write_text(code)
     ended = subprocess.run(

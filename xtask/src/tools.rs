@@ -7,14 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Debian packages that tests run: the example jobs' programs, what makes and shapes network namespaces and
-/// ordinary users, the desktops whose owners are noticed, readers of metrics and traces, and Python with its own tests of
-/// executors.
+/// ordinary users, the desktops whose owners are noticed, readers of metrics and traces, Python with its own tests of
+/// executors, and the programs and data of a workflow that calls variants.
 const PACKAGES: &[&str] = &[
     "autodock-vina",
+    "bcftools",
+    "bowtie2-examples",
     "busybox-static",
+    "bwa",
     "chromium",
     "dbus-daemon",
     "espeak-ng",
+    "git",
     "imagemagick",
     "iproute2",
     "kwin-wayland",
@@ -30,6 +34,7 @@ const PACKAGES: &[&str] = &[
     "python3-dbusmock",
     "python3-venv",
     "qemu-system-x86",
+    "samtools",
     "sox",
     "systemd",
     "util-linux",

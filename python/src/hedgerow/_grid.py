@@ -20,6 +20,7 @@ from typing import IO, Any, Callable, Optional, TypeVar, Union
 from ._binary import find_hedge
 from ._errors import GridError
 from ._http import Event, Http, Stream
+from ._transfer import download_file, upload_file
 from ._version import __version__
 
 #: A gateway that this package started ends by itself once nobody has used it for so long.
@@ -128,6 +129,17 @@ class Grid:
         """What a task left, in memory that may be changed."""
         task = urllib.parse.quote(task)
         return self._insist(lambda: self._http.request("GET", f"/v1/jobs/{job}/blobs/{blake3}?task={task}"))
+
+    def upload_file(self, path: Path) -> str:
+        """Brings a file to the gateway and gives its hash. Raises GridError and OSError."""
+        with open(path, "rb") as file:
+            return self._insist(lambda: upload_file(str(self._socket), file))
+
+    def download_file(self, job: int, task: str, blake3: str, target: Path) -> None:
+        """Writes a file that a task left to ``target``. Raises GridError and OSError."""
+        path = f"/v1/jobs/{job}/blobs/{blake3}?task={urllib.parse.quote(task)}"
+        with open(target, "wb") as file:
+            self._insist(lambda: download_file(str(self._socket), path, file))
 
     def ends(self, job: int, after: int) -> Stream:
         """The stream of the ends of a job's tasks behind the first ``after`` of them."""

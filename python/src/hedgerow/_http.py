@@ -21,7 +21,7 @@ _IDLE_MAX = 8
 _LINE_BYTES_MAX = 64 << 20
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """A connection to a Unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -52,7 +52,7 @@ class Http:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._idle: list[_UnixConnection] = []
+        self._idle: list[UnixConnection] = []
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Http:
         while True:
             with self._lock:
                 reused = bool(self._idle)
-                connection = self._idle.pop() if reused else _UnixConnection(self.path)
+                connection = self._idle.pop() if reused else UnixConnection(self.path)
             try:
                 connection.request(method, path, body, {"Content-Type": form})
                 response = connection.getresponse()
@@ -91,7 +91,7 @@ class Http:
             else:
                 connection.close()
         if response.status >= 400:
-            raise _problem(response.status, bytes(content))
+            raise problem(response.status, bytes(content))
         return content
 
     def json(self, method: str, path: str, value: object = None) -> Any:
@@ -109,14 +109,14 @@ class Stream:
     """A stream of server-sent events."""
 
     def __init__(self, socket_path: str, path: str, last_id: Optional[str]) -> None:
-        self._connection = _UnixConnection(socket_path)
+        self._connection = UnixConnection(socket_path)
         headers = {} if last_id is None else {"Last-Event-ID": last_id}
         try:
             self._connection.request("GET", path, headers=headers)
             self._socket = self._connection.sock
             self._response = self._connection.getresponse()
             if self._response.status >= 400:
-                raise _problem(self._response.status, self._response.read())
+                raise problem(self._response.status, self._response.read())
         except BaseException:
             self._connection.close()
             raise
@@ -169,9 +169,10 @@ def _read(response: http.client.HTTPResponse) -> bytearray:
     return content
 
 
-def _problem(status: int, content: bytes) -> GridError:
+def problem(status: int, content: bytes) -> GridError:
+    """What the gateway said went wrong."""
     try:
-        problem = json.loads(content)
-        return GridError(str(problem["kind"]), str(problem["detail"]))
+        told = json.loads(content)
+        return GridError(str(told["kind"]), str(told["detail"]))
     except (ValueError, KeyError, TypeError):
         return GridError("local", f"the gateway answered with status {status}: {content[:200].decode(errors='replace')}")

@@ -52,8 +52,8 @@ class Snakemake:
 
     def start(self, folder: Path, *arguments: str) -> subprocess.Popen[str]:
         """Starts it, and does not wait."""
-        log = open(folder / "snakemake.log", "w")  # noqa: SIM115 - the process has it
-        return subprocess.Popen(self.command(*arguments), cwd=folder, stdout=log, stderr=log, text=True)
+        with open(folder / "snakemake.log", "w") as log:
+            return subprocess.Popen(self.command(*arguments), cwd=folder, stdout=log, stderr=log, text=True)
 
     def job(self, folder: Path) -> dict[str, Any]:
         """The newest job of the grid that a workflow in this folder has; empty if there is none."""

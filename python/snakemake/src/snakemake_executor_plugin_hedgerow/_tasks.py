@@ -12,7 +12,14 @@ from ._files import SOURCES, Needs
 #: Where a task finds the program that runs it.
 PROGRAM = "run.py"
 #: Modules that the interpreter of a worker imports once for all jobs of a workflow.
-PRELOADED = ["snakemake.cli", "snakemake.api", "snakemake.executors.local"]
+PRELOADED = [
+    "snakemake.api",
+    "snakemake.cli",
+    "snakemake.executors.local",
+    "snakemake.profiles",
+    "snakemake.report.html_reporter",
+    "snakemake.storage",
+]
 #: What Snakemake itself needs beside the job, for which a rule does not ask: memory and disk, in MB.
 _OWN_MEMORY_MB = 256
 _OWN_DISK_MB = 64

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from typing import Any
 
@@ -42,8 +43,11 @@ def main() -> int:
     try:
         status = run(spec)
     finally:
-        # The log of a job that failed is no output of the task.
         os.chdir(workdir)
+        for thread in threading.enumerate():
+            # Snakemake would look for further jobs in a second.
+            if isinstance(thread, threading.Timer):
+                thread.cancel()
     if status == 0:
         collect(spec, os.path.join(top, "out", spec["task"]))
     else:

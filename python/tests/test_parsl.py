@@ -20,7 +20,11 @@ SUITE = Path(parsl.__file__).parent / "tests"
 #: What Parsl's Makefile runs for an executor that shares no file system with its workers.
 CHOICE = "not shared_fs and not issue_3620 and not staging_required"
 #: Tests that are left out, with the reason. There are no others.
-LEFT_OUT = {"test_regression/test_226.py": "needs pandas"}
+LEFT_OUT = {
+    "test_regression/test_226.py": "needs pandas",
+    # It fails on a busy machine with Parsl's own thread executor too.
+    "test_bash_apps/test_apptimeout.py::test_walltime_longer": "a shell has to start, sleep 50 ms and end within 200 ms",
+}
 if os.geteuid() == 0:
     # They fail with Parsl's own thread executor too.
     _ROOT = "expects that the folder /bad cannot be made, which root can"

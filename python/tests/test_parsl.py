@@ -22,7 +22,8 @@ CHOICE = "not shared_fs and not issue_3620 and not staging_required"
 #: Tests that are left out, with the reason. There are no others.
 LEFT_OUT = {
     "test_regression/test_226.py": "needs pandas",
-    # It fails on a busy machine with Parsl's own thread executor too.
+    # Whether these pass depends on how busy the machine is.
+    "test_python_apps/test_timeout.py": "uses no executor, and has 5 ms for the start of a thread",
     "test_bash_apps/test_apptimeout.py::test_walltime_longer": "a shell has to start, sleep 50 ms and end within 200 ms",
 }
 if os.geteuid() == 0:

@@ -8,6 +8,7 @@ use hedge_model::msg::Outcome;
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use support::*;
 
 fn filled(groups: Vec<Group>) -> Arc<JobSpec> {
@@ -113,4 +114,48 @@ fn copies_give_way_to_real_work_at_once() {
     let real = said.iter().filter(|(_, attempt)| attempt.task.job.0 == 2);
     assert_eq!(real.count(), 2, "{said:?}");
     assert_eq!(said.len(), 2, "and nothing else takes their place");
+}
+
+#[test]
+fn a_task_that_waits_for_a_faster_worker_leaves_copies_on_slow_ones_alone() {
+    let mut rig = Rig::new();
+    for (number, clock_mhz) in [(1, 6_000), (2, 1_500), (3, 1_500)] {
+        let mut info = info(number, 1);
+        info.hardware.clock_mhz = clock_mhz;
+        rig.attach_with(number, info);
+    }
+    rig.submit(1, 1, &filled(vec![timed("a", 20, &[])]));
+    rig.commit();
+    let places = assigned(&rig.said());
+    assert_eq!(places[0].0, 1, "the first attempt is on the fast worker");
+    assert_eq!(places.len(), 3, "copies are on the slow ones: {places:?}");
+    rig.submit(2, 2, &plain(vec![timed("real", 60, &[])]));
+    rig.commit();
+    for _ in 0..20 {
+        rig.pass_with_heartbeats(Duration::from_millis(100), &[1, 2, 3]);
+    }
+    let said = rig.said();
+    let cancelled = said.iter().filter(|line| line.contains(": cancel "));
+    assert_eq!(cancelled.count(), 0, "{said:?}");
+    assert_eq!(assigned(&said), [], "the real task waits");
+    rig.done(1, places[0].1);
+    rig.commit();
+    let next = assigned(&rig.said());
+    assert_eq!((next.len(), next[0].0), (1, 1), "and gets the fast worker");
+}
+
+#[test]
+fn a_large_pool_is_filled_with_copies_of_one_task_over_seconds() {
+    let mut rig = Rig::new();
+    let workers: Vec<u8> = (1..=12).collect();
+    workers.iter().for_each(|number| rig.attach(*number, 1));
+    rig.submit(1, 1, &filled(vec![group("a", &[])]));
+    rig.commit();
+    let mut started = vec![assigned(&rig.said()).len()];
+    for _ in 0..3 {
+        rig.pass_with_heartbeats(Duration::from_millis(1_100), &workers);
+        rig.commit();
+        started.push(assigned(&rig.said()).len());
+    }
+    assert_eq!(started, [5, 4, 3, 0], "four copies within a second");
 }

@@ -115,6 +115,9 @@ impl LeaderView<'_> {
             expect(!over || !known.attempts().is_empty(), || {
                 format!("task {id} is over and still known")
             })?;
+            expect(known.check_policy_copies(), || {
+                format!("policies started too many copies of task {id} within a second")
+            })?;
             for (at, attempt) in known.attempts().iter().enumerate() {
                 let worker = &leader.pool[attempt.worker()];
                 let lost = attempt.state() == AttemptState::Lost;

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Tasks that have or had an attempt and are not done, or that are done but have attempts which have not ended.
 ///
@@ -135,6 +136,12 @@ impl ActiveTasks {
     }
 }
 
+/// The most copies of one task that policies may start within [`POLICY_COPIES_WINDOW`]: a policy whose copies do not last
+/// must not fill the journal and the network. Workers of a large idle pool are filled over a few seconds.
+pub(crate) const POLICY_COPIES_MAX: usize = 4;
+/// See [`POLICY_COPIES_MAX`].
+pub(crate) const POLICY_COPIES_WINDOW: Duration = Duration::from_secs(1);
+
 /// A task that has or had an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveTask {
@@ -151,6 +158,8 @@ pub(crate) struct ActiveTask {
     committing: Option<Verdict>,
     /// When it is retried after a failure; none if at once.
     retried_at: Option<Time>,
+    /// When policies started its last [`POLICY_COPIES_MAX`] copies, oldest first.
+    policy_copies: Vec<Time>,
 }
 
 /// How a task is decided.
@@ -204,6 +213,36 @@ impl ActiveTask {
     pub fn waits_for(&self) -> Option<(AttemptId, JobId)> {
         let waits = |attempt: &Attempt| Some((attempt.id, attempt.state.waits_for()?));
         self.attempts.iter().find_map(waits)
+    }
+
+    /// Returns from when on a policy may start one more copy of it.
+    pub fn next_policy_copy(&self, now: Time) -> Time {
+        let oldest = self.policy_copies.first();
+        let full = oldest.filter(|_| self.policy_copies.len() >= POLICY_COPIES_MAX);
+        full.map_or(now, |oldest| now.max(*oldest + POLICY_COPIES_WINDOW))
+    }
+
+    /// Records that a policy started a copy of it.
+    pub fn note_policy_copy(&mut self, now: Time) {
+        if self.policy_copies.len() >= POLICY_COPIES_MAX {
+            self.policy_copies.remove(0);
+        }
+        self.policy_copies.push(now);
+    }
+
+    /// Checks that policies started no more copies of it within the window than they may: by what is recorded, and by
+    /// the attempts that are not over.
+    pub fn check_policy_copies(&self) -> bool {
+        let copies = self.attempts.iter().filter(|copy| copy.why == Why::Policy);
+        let mut since: Vec<Time> = copies.map(|copy| copy.since).collect();
+        since.sort_unstable();
+        let mut windows = since.windows(POLICY_COPIES_MAX + 1);
+        let spread = windows.all(|of| of[POLICY_COPIES_MAX].since(of[0]) >= POLICY_COPIES_WINDOW);
+        let newest = since.last().copied();
+        spread
+            && self.policy_copies.len() <= POLICY_COPIES_MAX
+            && self.policy_copies.is_sorted()
+            && newest.is_none_or(|newest| self.policy_copies.last() == Some(&newest))
     }
 
     /// Returns the number for its next attempt.

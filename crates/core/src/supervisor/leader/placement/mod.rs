@@ -56,11 +56,11 @@ impl Leadership<'_> {
                 Ok(()) => {}
                 Err(NoPlacement::Later) => skip.add(entry),
                 Err(NoPlacement::Task) => {
-                    self.stop_yielding_copies(entry);
+                    self.stop_yielding_copies(entry, &mut reserved);
                     skip.add(entry);
                 }
                 Err(NoPlacement::Room) => {
-                    self.stop_yielding_copies(entry);
+                    self.stop_yielding_copies(entry, &mut reserved);
                     self.leader.ready.block(lane);
                 }
             }

@@ -11,6 +11,7 @@ use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::active::ActiveJob;
 use crate::supervisor::leader::jobs::estimate::begun_at;
 use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
+use crate::supervisor::leader::placement::deferral::ReservedWorkers;
 use crate::supervisor::leader::placement::queue::{Class, Entry};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
@@ -183,20 +184,29 @@ impl Leadership<'_> {
             rank: active_job.group(group).rank(),
             group: group as u32,
         };
+        let next = known.next_policy_copy(self.now);
+        if next > self.now {
+            return self.leader.evaluate_at(next);
+        }
         self.assign(entry, task, offset, ix, Why::Policy);
         let leader = &mut *self.leader;
-        let last = leader
-            .tasks
-            .get(&task)
-            .and_then(|known| known.attempts().last());
-        if let Some(copy) = last.filter(|copy| copy.worker() == ix && order.yields) {
-            let id = copy.id();
+        let Some(known) = leader.tasks.get_mut(&task) else {
+            return;
+        };
+        let started = |copy: &&Attempt| copy.worker() == ix && copy.why() == Why::Policy;
+        let Some(id) = known.attempts().last().filter(started).map(Attempt::id) else {
+            return;
+        };
+        known.note_policy_copy(self.now);
+        if order.yields {
             leader.yielding.copies.insert(id);
         }
     }
 
-    /// Cancels as many yielding copies as an offer needs that could not be placed.
-    pub(crate) fn stop_yielding_copies(&mut self, entry: Entry) {
+    /// Cancels as many yielding copies as an offer needs that could not be placed, those on the fastest workers first.
+    /// An offer that would rather wait for a faster worker than start in the place of a copy leaves that copy alone:
+    /// the policy would fill the place again.
+    pub(crate) fn stop_yielding_copies(&mut self, entry: Entry, reserved: &mut ReservedWorkers) {
         let leader = &mut *self.leader;
         if leader.yielding.is_empty() || entry.class == Class::Copy {
             return;
@@ -208,7 +218,7 @@ impl Leadership<'_> {
         let offers = leader.jobs[entry.job].group(at);
         let wanted = offers.remaining(job.spec.groups()[at].count()) as usize;
         let shape = offers.shape();
-        for id in leader.yielding.copies.clone() {
+        for id in leader.yielding_by_speed() {
             if self.leader.yielding.stopping.len() >= wanted {
                 break;
             }
@@ -221,12 +231,20 @@ impl Leadership<'_> {
                 leader.yielding.copies.remove(&id);
                 continue;
             };
-            let worker = &leader.pool[attempt.worker()];
+            let ix = attempt.worker();
+            let worker = &leader.pool[ix];
             let shape = leader.shapes.get(shape);
-            if worker.usable() && shape.fits(worker.info()) {
-                self.cancel_attempt(id);
-                self.leader.yielding.stopping.insert(id);
+            if !worker.usable() || !shape.fits(worker.info()) {
+                continue;
             }
+            if self.view().worth_deferring(entry, ix, reserved) {
+                if let Some(offers) = self.leader.jobs.group_mut(entry.job, at) {
+                    offers.note_deferred(self.now);
+                }
+                break;
+            }
+            self.cancel_attempt(id);
+            self.leader.yielding.stopping.insert(id);
         }
     }
 
@@ -467,6 +485,18 @@ impl Leader {
         if !self.yielding.is_empty() {
             self.ready.unblock(|_| true);
         }
+    }
+
+    /// Returns the yielding copies, those on the fastest workers first.
+    fn yielding_by_speed(&self) -> Vec<AttemptId> {
+        let speed = |id: &AttemptId| {
+            let attempt = self.tasks.attempt(*id);
+            attempt.map_or(0.0, |attempt| self.pool[attempt.worker()].speed())
+        };
+        let copies = self.yielding.copies.iter();
+        let mut copies: Vec<(f64, AttemptId)> = copies.map(|id| (speed(id), *id)).collect();
+        copies.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        copies.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Schedules an evaluation at `at` or earlier.

@@ -40,7 +40,18 @@ fn a_comparison_says_what_each_policy_reaches_and_costs_and_repeats_by_its_seed(
     let args: Vec<&str> = args.split(' ').collect();
     let first = json(&sim(folder.path(), &args));
     assert_eq!(first, json(&sim(folder.path(), &args)), "the same seed");
-    let rows = first["tables"][0]["rows"].as_array().unwrap();
+    let cases = first["cases"].as_array().unwrap();
+    let names: Vec<&str> = cases
+        .iter()
+        .filter_map(|case| case["name"].as_str())
+        .collect();
+    assert_eq!(
+        names.len(),
+        6,
+        "three models of stragglers, two errors of estimates: {names:?}"
+    );
+    assert_eq!(cases[2]["model"]["straggling"], 0.05, "{names:?}");
+    let rows = cases[2]["tables"][0]["rows"].as_array().unwrap();
     let names: Vec<&str> = rows
         .iter()
         .filter_map(|row| row["policy"].as_str())
@@ -56,6 +67,10 @@ fn a_comparison_says_what_each_policy_reaches_and_costs_and_repeats_by_its_seed(
             }
         }
         assert!(row["net"].is_number() && row["second_copies"].is_number());
+        assert!(
+            row["clairvoyant_error"]["mean"].as_f64() > Some(0.0),
+            "{row}"
+        );
         assert!(row["cost_micro"].as_f64() > Some(0.0), "{row}");
     }
     let other = sim(folder.path(), &[&args[..], &["--seed", "2"]].concat());
@@ -99,6 +114,7 @@ fn what_cannot_be_simulated_is_refused_with_a_reason() {
         ),
         ("compare --workflow flow.json --runs 0", "runs"),
         ("compare --workflow flow.json --straggling 2", "stragglers"),
+        ("compare --workflow flow.json --stragglers few", "few"),
         ("scale --tasks 0", "tasks"),
     ] {
         let output = sim(folder.path(), &args.split(' ').collect::<Vec<_>>());

@@ -4,7 +4,7 @@
 use hedge_sim::Error;
 use hedge_sim::eval::{
     Contender, Ended, Luck, Model, Options, Reference, Saving, Setting, Task, Trace, WORK_MIN,
-    Workflow, compare, run,
+    Workflow, cases, compare, run, study,
 };
 
 const FORKJOIN: &str = include_str!("data/forkjoin.json");
@@ -34,7 +34,7 @@ fn a_workflow_says_who_waits_for_whom_whichever_side_says_it() {
     assert_eq!(workflow.tasks[0].children, [1, 2, 3]);
     let kinds: Vec<&str> = workflow.tasks.iter().map(|task| &*task.kind).collect();
     assert_eq!(kinds, ["split", "work", "work", "work", "join"]);
-    assert_eq!(workflow.tasks[0].input_bytes, 3000);
+    assert_eq!(workflow.bytes(&workflow.tasks[0].inputs), 3000);
     assert_eq!(workflow.tasks[2].memory, 1_000_000);
     assert_eq!(workflow.longest_path(), 12.0 + WORK_MIN);
     let newer = FORKJOIN.replace("\"1.5\"", "\"1.6\"").replace(
@@ -190,6 +190,7 @@ fn with_no_luck_at_all_the_core_does_what_the_clairvoyant_does() {
         workflow: &workflow,
         trace: &trace,
         luck: &luck,
+        later: &[],
         detect: 0.0,
         chart: true,
         qos: None,
@@ -244,13 +245,13 @@ fn alone(seconds: f64) -> Workflow {
         work: seconds,
         parents: Vec::new(),
         children: Vec::new(),
-        input_bytes: 0,
-        output_bytes: 0,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
         memory: 0,
         critical: false,
         saves_s: None,
     };
-    Workflow::new("alone".into(), vec![task]).unwrap()
+    Workflow::new("alone".into(), vec![task], Vec::new()).unwrap()
 }
 
 #[test]
@@ -270,6 +271,7 @@ fn what_tasks_report_reaches_the_policy() {
             workflow: &workflow,
             trace: &trace,
             luck: &luck,
+            later: &[],
             detect: 0.0,
             chart: true,
             qos: None,
@@ -303,6 +305,7 @@ fn a_lost_machine_costs_no_more_than_the_work_since_the_last_checkpoint() {
             workflow: &workflow,
             trace: &trace,
             luck: &luck,
+            later: &[],
             detect: 0.0,
             chart: true,
             qos: None,
@@ -317,4 +320,130 @@ fn a_lost_machine_costs_no_more_than_the_work_since_the_last_checkpoint() {
         assert!((201.9..most).contains(&held), "{held} s, {lost} losses");
     }
     assert!(all > 0, "some machine is lost");
+}
+
+#[test]
+fn a_byte_is_fetched_once_by_each_machine_that_keeps_it() {
+    let workflow = forkjoin();
+    let model = Model {
+        bandwidth: Some(1000.0),
+        link_spread: 0.0,
+        ..quiet()
+    };
+    // `split` reads 3,000 bytes, and leaves 1,000 that three tasks read.
+    for (machines, moved, makespan) in
+        [(1, 3000, 3.0 + 29.001), (3, 5000, 3.0 + 2.0 + 1.0 + 10.001)]
+    {
+        let trace = Trace::steady(machines);
+        let luck = Luck::new(&model, &workflow, &trace, 1);
+        let setting = Setting {
+            workflow: &workflow,
+            trace: &trace,
+            luck: &luck,
+            later: &[],
+            detect: 0.0,
+            chart: false,
+            qos: None,
+        };
+        let (outcome, _) = run(setting, &Contender::NONE, None).unwrap();
+        assert_eq!(outcome.moved_bytes, moved, "{outcome:?}");
+        let off = (outcome.makespan - makespan).abs();
+        assert!(
+            off <= 1.01,
+            "which task stays with its data is open: {outcome:?}"
+        );
+        let reference = Reference::new(&workflow, &trace, &luck);
+        assert!(reference.clairvoyant <= makespan + 1e-6, "{reference:?}");
+        assert!(reference.bound <= reference.clairvoyant, "{reference:?}");
+    }
+}
+
+#[test]
+fn jobs_of_one_run_share_its_machines_and_are_each_measured_from_their_submission() {
+    let workflows = [forkjoin()];
+    let mut options = Options {
+        model: quiet(),
+        policies: vec![Contender::NONE],
+        runs: 5,
+        jobs: 4,
+        ..Options::default()
+    };
+    let many = compare(&workflows, &Trace::steady(40), &options, &|_, _| {}).unwrap();
+    assert_eq!(many.overall[0].samples.len(), 20, "four jobs in each run");
+    assert!(
+        many.overall[0].clairvoyant.p99 < 1.01,
+        "{:?}",
+        many.overall[0]
+    );
+    let few = compare(&workflows, &Trace::steady(3), &options, &|_, _| {}).unwrap();
+    assert!(
+        few.overall[0].clairvoyant.mean > 1.5,
+        "they wait for each other"
+    );
+    options.jobs = 0;
+    assert!(compare(&workflows, &Trace::steady(3), &options, &|_, _| {}).is_err());
+}
+
+#[test]
+fn no_policy_starts_more_than_a_few_copies_of_a_task_in_a_second() {
+    let trace = Trace::read(TRACE).unwrap();
+    let workflow = forkjoin();
+    let all = Contender::all();
+    for seed in 0..20 {
+        let luck = Luck::new(&Model::default(), &workflow, &trace, seed);
+        let setting = Setting {
+            workflow: &workflow,
+            trace: &trace,
+            luck: &luck,
+            later: &[],
+            detect: 0.0,
+            chart: false,
+            qos: None,
+        };
+        for contender in &all {
+            let (outcome, _) = run(setting, contender, None).unwrap();
+            let most = 4.0 * workflow.tasks.len() as f64 * (outcome.makespan + 1.0) / 10.0;
+            let copies = f64::from(outcome.copies_started);
+            assert!(
+                copies <= most,
+                "{}, seed {seed}: {outcome:?}",
+                contender.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_models_of_luck_differ_and_are_pooled() {
+    let trace = Trace::read(TRACE).unwrap();
+    let options = Options {
+        policies: vec![
+            Contender::NONE,
+            Contender::find("auto").unwrap(),
+            Contender::find("late").unwrap(),
+        ],
+        runs: 10,
+        lifetime: Some(2.0),
+        ..Options::default()
+    };
+    let names = ["none", "usual", "heavy"].map(String::from);
+    let found = cases(&Model::default(), &names, &[0.2, 0.8]).unwrap();
+    let study = study(&[forkjoin()], &trace, &options, &found, &|_, _| {}).unwrap();
+    assert_eq!(study.cases.len(), 6);
+    assert_eq!(study.overall[0].samples.len(), 60);
+    let mean = |at: usize| study.cases[at].comparison.overall[0].clairvoyant.mean;
+    assert!(
+        mean(0) < mean(2) && mean(2) < mean(4),
+        "more and longer stragglers"
+    );
+    assert!(study.cases[0].comparison.behind.is_some());
+    for case in &study.cases {
+        for row in &case.comparison.overall {
+            assert!(
+                row.clairvoyant_error.mean > 0.0 && row.bound_error.p99 > 0.0,
+                "{row:?}"
+            );
+        }
+    }
+    assert!(cases(&Model::default(), &["few".into()], &[0.2]).is_err());
 }

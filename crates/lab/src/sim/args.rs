@@ -1,6 +1,7 @@
 //! The arguments of `hedge-lab sim`.
 
 use clap::{Args, Subcommand};
+use hedge_sim::eval::{ESTIMATE_ERRORS, STRAGGLERS};
 use std::path::PathBuf;
 
 /// What to simulate.
@@ -11,13 +12,16 @@ pub enum Sim {
 Examples:
   hedge-lab sim compare --workflow montage.json --availability trace.csv --lifetime 5
   hedge-lab sim compare --workflow job.toml --machines 16 --runs 1000 --policies none,auto
+  hedge-lab sim compare --workflow job.toml --office 60 --stragglers usual --estimate-error 0.2
   hedge-lab sim compare --workflow a.json --workflow b.json --office 40 --plot charts
 
 A workflow is WfFormat (JSON, schema 1.5 or 1.6) or a job file; a job file's times are its estimates. A trace
 has lines `milliseconds,add|remove,node`, or spans under the heading `node,up_ms,down_ms`, or series of
 digits under `node,step_ms=N`. Makespans are given as ratios to a clairvoyant schedule, which knows
-every task's time without straggling and when each machine comes and goes. All policies meet the same luck,
-and the same seed gives the same figures on every machine.")]
+every task's time without straggling and when each machine comes and goes, and to a lower bound, with
+standard errors. The policies are compared under three models of stragglers and two errors of
+estimates, unless others are given. All policies meet the same luck, and the same seed gives the same
+figures on every machine.")]
     Compare(Box<Compare>),
     /// Run one big array on many machines, and measure the scheduling core
     #[command(after_help = "\
@@ -78,6 +82,9 @@ pub struct Compare {
     /// Let each policy learn from so many earlier runs first
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub learn: u32,
+    /// Jobs of the workflow that share the machines in each run, a quarter of its longest path apart on average
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub jobs: u32,
     /// Threads [default: one for each CPU]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -89,6 +96,10 @@ pub struct Compare {
     pub luck: Luck,
 }
 
+fn stragglers() -> Vec<String> {
+    STRAGGLERS.map(|(name, _)| name.to_owned()).to_vec()
+}
+
 /// The model of luck; spreads are standard deviations of logarithms.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Randomness")]
@@ -96,23 +107,37 @@ pub struct Luck {
     /// Spread of task times around the recorded ones
     #[arg(long, default_value_t = 0.2, value_name = "SPREAD")]
     pub noise: f64,
-    /// Spread of estimates around task times
-    #[arg(long, default_value_t = 0.2, value_name = "SPREAD")]
-    pub estimate_error: f64,
+    /// Spreads of estimates around task times, each compared by itself
+    #[arg(long, value_delimiter = ',', default_values_t = ESTIMATE_ERRORS, value_name = "SPREAD,…")]
+    pub estimate_error: Vec<f64>,
     /// Spread of machines' speeds around the standard
     #[arg(long, default_value_t = 0.3, value_name = "SPREAD")]
     pub speed_spread: f64,
     /// Spread of what is known of a speed around it
     #[arg(long, default_value_t = 0.15, value_name = "SPREAD")]
     pub speed_error: f64,
-    /// Share of executions that straggle
-    #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
-    pub straggling: f64,
+    /// Models of stragglers, each compared by itself: `none`, `usual` (5 % take 3 to 10 times as long), `heavy` (15 %,
+    /// 1.5 to 30 times)
+    #[arg(long, value_delimiter = ',', default_values_t = stragglers(), value_name = "NAME,…")]
+    pub stragglers: Vec<String>,
+    /// Share of executions that straggle, instead of these models
+    #[arg(long, value_name = "SHARE", conflicts_with = "stragglers")]
+    pub straggling: Option<f64>,
     /// A straggler takes so many times as long at least
-    #[arg(long, default_value_t = 3.0, value_name = "FACTOR")]
+    #[arg(
+        long,
+        default_value_t = 3.0,
+        value_name = "FACTOR",
+        requires = "straggling"
+    )]
     pub straggle_min: f64,
     /// And so many times at most
-    #[arg(long, default_value_t = 10.0, value_name = "FACTOR")]
+    #[arg(
+        long,
+        default_value_t = 10.0,
+        value_name = "FACTOR",
+        requires = "straggling"
+    )]
     pub straggle_max: f64,
     /// Shape of the Pareto distribution of the factor between them
     #[arg(long, default_value_t = 1.5, value_name = "SHAPE")]
@@ -156,9 +181,18 @@ pub struct Luck {
         requires = "checkpoints"
     )]
     pub checkpoint_cost: f64,
-    /// Bytes of input that a machine fetches in a second [default: data costs no time]
-    #[arg(long, value_name = "BYTES")]
+    /// Median rate of machines' links: inputs are fetched from the machine that made them or holds them, once per
+    /// machine [default: data costs no time]
+    #[arg(long, value_name = "BYTES/S")]
     pub bandwidth: Option<f64>,
+    /// Spread of links around that rate
+    #[arg(
+        long,
+        default_value_t = 0.5,
+        value_name = "SPREAD",
+        requires = "bandwidth"
+    )]
+    pub link_spread: f64,
 }
 
 /// `hedge-lab sim scale`.

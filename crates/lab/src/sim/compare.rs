@@ -7,8 +7,8 @@ use crate::output::Output;
 use crate::output::table;
 use hedge_job::JobFile;
 use hedge_sim::eval::{
-    Comparison, Contender, Model, Options, Row, Saving, Setting, Trace, Workflow, boxes, compare,
-    gantt, luck_of, run as run_once, time_scale,
+    Case, Comparison, Contender, Model, Options, Row, Saving, Setting, Study, Trace, Workflow,
+    boxes, cases, gantt, luck_of, run as run_once, study, time_scale, with_errors,
 };
 use std::io::IsTerminal;
 use std::path::Path;
@@ -28,10 +28,15 @@ pub fn run(output: Output, args: &Compare) -> Result<(), Failure> {
             eprint!("\r{done} of {all} runs{end}");
         }
     };
-    let comparison = compare(&workflows, &trace, &options, &progress).map_err(failed)?;
-    output.print(&comparison, || text(&comparison))?;
-    if let Some(folder) = &args.plot {
-        draw(folder, &workflows, &trace, &options, &comparison)?;
+    let cases = models(args, &options.model)?;
+    let study = study(&workflows, &trace, &options, &cases, &progress).map_err(failed)?;
+    output.print(&study, || text(&study))?;
+    if let (Some(folder), Some(case), Some(first)) =
+        (&args.plot, cases.first(), study.cases.first())
+    {
+        let model = case.model.clone();
+        let options = Options { model, ..options };
+        draw(folder, &workflows, &trace, &options, &first.comparison)?;
     }
     Ok(())
 }
@@ -69,6 +74,26 @@ fn pool(args: &Compare) -> Result<Trace, Failure> {
     })
 }
 
+/// The models of luck to compare under.
+fn models(args: &Compare, model: &Model) -> Result<Vec<Case>, Failure> {
+    let luck = &args.luck;
+    let Some(share) = luck.straggling else {
+        return cases(model, &luck.stragglers, &luck.estimate_error).map_err(failed);
+    };
+    let model = Model {
+        straggling: share,
+        straggle_min: luck.straggle_min,
+        straggle_max: luck.straggle_max,
+        ..model.clone()
+    };
+    let percent = share * 100.0;
+    Ok(with_errors(
+        &format!("{percent} % straggle"),
+        &model,
+        &luck.estimate_error,
+    ))
+}
+
 fn options(args: &Compare) -> Result<Options, Failure> {
     let luck = &args.luck;
     let named = args.policies.iter().map(|name| Contender::find(name));
@@ -77,12 +102,8 @@ fn options(args: &Compare) -> Result<Options, Failure> {
     Ok(Options {
         model: Model {
             noise: luck.noise,
-            estimate_error: luck.estimate_error,
             speed_spread: luck.speed_spread,
             speed_error: luck.speed_error,
-            straggling: luck.straggling,
-            straggle_min: luck.straggle_min,
-            straggle_max: luck.straggle_max,
             straggle_shape: luck.straggle_shape,
             losses: !luck.no_losses,
             startup: luck.startup,
@@ -94,6 +115,7 @@ fn options(args: &Compare) -> Result<Options, Failure> {
                 every_s: luck.checkpoint_every,
                 cost: luck.checkpoint_cost,
             }),
+            link_spread: luck.link_spread,
             ..Model::default()
         },
         policies: if named.is_empty() {
@@ -106,44 +128,102 @@ fn options(args: &Compare) -> Result<Options, Failure> {
         lifetime: args.lifetime,
         detect: args.detect,
         learn: args.learn,
+        jobs: args.jobs,
         threads: args.threads.unwrap_or_else(cpus),
     })
 }
 
-fn text(comparison: &Comparison) -> String {
-    let tables = comparison.tables.iter();
-    let mut parts: Vec<String> = tables
-        .map(|one| {
-            let title = format!(
-                "{}: {} tasks of {} kinds, longest path {:.1} s",
-                one.workflow, one.tasks, one.kinds, one.longest_path_s
-            );
-            format!("{title}\n{}", rows(&one.rows))
-        })
-        .collect();
-    if comparison.tables.len() > 1 {
-        parts.push(format!("all together\n{}", rows(&comparison.overall)));
+fn text(study: &Study) -> String {
+    let mut parts = Vec::new();
+    let several = study.cases.len() > 1;
+    for (at, case) in study.cases.iter().enumerate() {
+        let comparison = &case.comparison;
+        let alone = comparison.tables.len() == 1;
+        if several && at == 0 {
+            let titles = comparison
+                .tables
+                .iter()
+                .map(|one| title(comparison, &one.workflow) + "\n");
+            parts.push(titles.collect());
+        }
+        if !several || alone {
+            let tables = comparison.tables.iter().map(|one| {
+                let name = match several {
+                    true => case.name.clone(),
+                    false => title(comparison, &one.workflow),
+                };
+                format!("{name}\n{}", rows(&one.rows))
+            });
+            parts.extend(tables);
+        }
+        if !alone {
+            let name = if several {
+                case.name.as_str()
+            } else {
+                "all together"
+            };
+            parts.push(format!(
+                "{name}\n{}{}",
+                rows(&comparison.overall),
+                behind(comparison)
+            ));
+        }
     }
-    let note = "makespan ÷ the clairvoyant schedule's, and ÷ the lower bound; net: machine time beyond \
-                `none`; copies: machine time\nof redundant attempts ÷ winners'; cost: millionths of the \
+    if several {
+        parts.push(format!("all together\n{}", rows(&study.overall)));
+    }
+    let note = "makespan ÷ the clairvoyant schedule's, and ÷ the lower bound, ± standard errors; net: machine time \
+                beyond `none`;\ncopies: machine time of redundant attempts ÷ winners'; cost: millionths of the \
                 tariff's currency in a run";
     parts.join("\n") + "\n" + note + "\n"
 }
 
+fn title(comparison: &Comparison, workflow: &str) -> String {
+    let table = comparison
+        .tables
+        .iter()
+        .find(|one| one.workflow == workflow);
+    table.map_or_else(String::new, |one| {
+        format!(
+            "{}: {} tasks of {} kinds, longest path {:.1} s",
+            one.workflow, one.tasks, one.kinds, one.longest_path_s
+        )
+    })
+}
+
+/// Where `auto` is furthest behind the best rule of others.
+fn behind(comparison: &Comparison) -> String {
+    comparison
+        .behind
+        .as_ref()
+        .map_or_else(String::new, |found| {
+            format!(
+                "auto ÷ the best of late, spark and boinc, by mean: at most {:.3} ({}, {})\n",
+                1.0 + found.by,
+                found.workflow,
+                found.rival
+            )
+        })
+}
+
 fn rows(rows: &[Row]) -> String {
-    let ratio = |value: f64| format!("{value:.2}");
+    let ratio = |value: f64| format!("{value:.3}");
+    let error = |value: f64| format!("±{value:.3}");
     let share = |value: f64| format!("{:.1} %", value * 100.0);
     let cells = rows.iter().map(|row| {
         let (c, b) = (row.clairvoyant, row.bound);
         vec![
             row.policy.to_owned(),
             ratio(c.mean),
+            error(row.clairvoyant_error.mean),
             ratio(c.p50),
             ratio(c.p95),
             ratio(c.p99),
+            error(row.clairvoyant_error.p99),
             ratio(b.mean),
             ratio(b.p99),
             share(row.net),
+            format!("±{:.1}", row.net_error * 100.0),
             share(row.second_copies),
             format!("{:.0}", row.cost_micro),
         ]
@@ -151,12 +231,15 @@ fn rows(rows: &[Row]) -> String {
     let titles = [
         "policy",
         "mean#",
+        "#",
         "p50#",
         "p95#",
         "p99#",
+        "#",
         "÷ bound#",
         "p99#",
         "net#",
+        "#",
         "copies#",
         "cost#",
     ];
@@ -188,6 +271,7 @@ fn draw(
             workflow,
             trace: &trace,
             luck: &luck,
+            later: &[],
             detect: options.detect,
             chart: true,
             qos: None,

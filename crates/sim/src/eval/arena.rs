@@ -24,6 +24,10 @@ pub(crate) trait World {
     /// What an attempt does at a machine. `begun_at` is the share of its task's work that is in the checkpoint from
     /// which it resumes.
     fn course(&mut self, machine: usize, attempt: AttemptId, begun_at: f64, now: Time) -> Course;
+    /// An attempt's inputs are at its machine.
+    fn staged(&mut self, machine: usize, attempt: AttemptId) {
+        let _ = (machine, attempt);
+    }
     /// An attempt's time at a machine is over: it was there from `from` to `to`.
     fn ended(&mut self, attempt: AttemptId, machine: usize, span: Span);
     /// A record is about to be committed.
@@ -100,6 +104,8 @@ pub(crate) struct Arena<W> {
     pub job: Option<JobId>,
     /// The end of the job submitted last.
     pub end: Option<JobEnd>,
+    /// The jobs that ended, and when.
+    pub ends: Vec<(JobId, Time, JobEnd)>,
     /// Real time spent in the supervisor's core, where it is measured.
     pub core_time: Option<Duration>,
     pub events: u64,
@@ -158,6 +164,7 @@ impl<W: World> Arena<W> {
             submitted: 0,
             job: None,
             end: None,
+            ends: Vec::new(),
             core_time: None,
             events: 0,
         };
@@ -251,6 +258,11 @@ impl<W: World> Arena<W> {
         self.end.is_some()
     }
 
+    /// Whether all jobs submitted have ended.
+    pub fn all_over(&self) -> bool {
+        self.ends.len() as u64 == self.submitted
+    }
+
     /// What the supervisor is told of the next machine to be added, which has `resources`.
     pub fn info(&self, resources: Resources) -> WorkerInfo {
         let number = self.places.len();
@@ -311,6 +323,7 @@ impl<W: World> Arena<W> {
                 let place = &mut self.places[number as usize];
                 if let Some(stay) = place.stays.get_mut(&attempt) {
                     stay.started = Some(self.now);
+                    self.world.staged(number as usize, attempt);
                     self.starts(number, attempt);
                     let event = worker::Event::Staged(attempt, Ok(()));
                     self.at_worker(number as usize, event);
@@ -439,6 +452,7 @@ impl<W: World> Arena<W> {
         if let Record::JobEnded { job, end, .. } = &record {
             self.job = Some(*job);
             self.end = Some(end.clone());
+            self.ends.push((*job, self.now, end.clone()));
         }
         let proposal = Some(id);
         self.tell(supervisor::Event::Committed { proposal, record });

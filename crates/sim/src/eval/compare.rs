@@ -3,7 +3,8 @@
 use super::contender::Contender;
 use super::model::{Luck, Model, mix};
 use super::reference::Reference;
-use super::run::{Outcome, Setting, run};
+use super::rows::{Behind, Row, Table, behind, overall, rows};
+use super::run::{Later, Outcome, Setting, run};
 use super::trace::Trace;
 use super::workflow::Workflow;
 use crate::Error;
@@ -13,6 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most runs of one workflow.
 pub const RUNS_MAX: u32 = 100_000;
+/// Most jobs of one run.
+pub const JOBS_MAX: u32 = 64;
+/// Mean time between the submissions of several jobs of a run, in longest paths of the workflow: they overlap.
+pub const JOBS_APART: f64 = 0.25;
 
 /// What to compare, and how.
 #[derive(Clone, Debug)]
@@ -31,6 +36,8 @@ pub struct Options {
     pub detect: f64,
     /// Earlier runs from which each policy learns before it is measured.
     pub learn: u32,
+    /// Jobs of the same workflow that share the machines in each run; see [`JOBS_APART`].
+    pub jobs: u32,
     /// Threads to use.
     pub threads: usize,
 }
@@ -45,70 +52,10 @@ impl Default for Options {
             lifetime: None,
             detect: 0.0,
             learn: 0,
+            jobs: 1,
             threads: 1,
         }
     }
-}
-
-/// How makespans compare with some measure: ratios.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Ratios {
-    /// Mean.
-    pub mean: f64,
-    /// Median.
-    pub p50: f64,
-    /// 95th percentile.
-    pub p95: f64,
-    /// 99th percentile.
-    pub p99: f64,
-}
-
-/// One policy on one workflow, or on all.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// Its name.
-    pub policy: &'static str,
-    /// Makespan over that of the clairvoyant schedule.
-    pub clairvoyant: Ratios,
-    /// Makespan over the lower bound.
-    pub bound: Ratios,
-    /// Machine time beyond that of the policy without copies, as a share of it.
-    pub net: f64,
-    /// Machine time of redundant attempts over that of winners.
-    pub second_copies: f64,
-    /// Machine time of attempts lost with their machine over that of winners.
-    pub lost: f64,
-    /// Redundant attempts started, in a run.
-    pub copies_per_run: f64,
-    /// Machine seconds in a run.
-    pub held_s: f64,
-    /// What a run cost by the default tariff, in millionths of its currency, mean.
-    pub cost_micro: f64,
-    /// Seconds from submission to end, mean.
-    pub makespan_s: f64,
-    /// All ratios to the clairvoyant schedule, ascending.
-    #[serde(skip)]
-    pub samples: Vec<f64>,
-    /// All ratios to the bound, ascending.
-    #[serde(skip)]
-    pub bound_samples: Vec<f64>,
-}
-
-/// All policies on one workflow.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Table {
-    /// Its name.
-    pub workflow: String,
-    /// How many tasks it has.
-    pub tasks: usize,
-    /// How many kinds of tasks it has, of which policies learn.
-    pub kinds: usize,
-    /// Its longest path at standard speed, seconds.
-    pub longest_path_s: f64,
-    /// What the trace's time was multiplied by.
-    pub time_scale: f64,
-    /// One for each policy.
-    pub rows: Vec<Row>,
 }
 
 /// The whole comparison.
@@ -126,17 +73,22 @@ pub struct Comparison {
     pub detect_s: f64,
     /// Earlier runs learned from.
     pub learn: u32,
+    /// Jobs of each run.
+    pub jobs: u32,
     /// For each workflow.
     pub tables: Vec<Table>,
     /// For each policy over all workflows: ratios pooled over all runs; *net* and the other shares as the mean
     /// of the workflows' own.
     pub overall: Vec<Row>,
+    /// Where `auto` is furthest behind the best rule of others, where both are compared.
+    pub behind: Option<Behind>,
 }
 
 /// One run under all policies.
-struct Sample {
-    reference: Reference,
-    outcomes: Vec<Outcome>,
+pub(crate) struct Sample {
+    /// For each job, as if it had the machines for itself.
+    pub references: Vec<Reference>,
+    pub outcomes: Vec<Outcome>,
 }
 
 /// Compares policies. `progress` hears of each run that is over: how many are, of how many.
@@ -149,6 +101,9 @@ pub fn compare(
     options.model.check()?;
     if options.runs == 0 || options.runs > RUNS_MAX {
         return Err(Error::Option(format!("runs lie between 1 and {RUNS_MAX}")));
+    }
+    if options.jobs == 0 || options.jobs > JOBS_MAX {
+        return Err(Error::Option(format!("jobs lie between 1 and {JOBS_MAX}")));
     }
     let mut policies = options.policies.clone();
     if !policies.contains(&Contender::NONE) {
@@ -173,7 +128,7 @@ pub fn compare(
             kinds: workflow.kinds(),
             longest_path_s: workflow.longest_path(),
             time_scale: scale,
-            rows: rows(&policies, &samples),
+            rows: rows(&policies, &samples, options.jobs),
         });
     }
     Ok(Comparison {
@@ -183,7 +138,9 @@ pub fn compare(
         lifetime: options.lifetime,
         detect_s: options.detect,
         learn: options.learn,
-        overall: overall(&tables),
+        jobs: options.jobs,
+        overall: overall(&tables, options.jobs),
+        behind: behind(&tables),
         tables,
     })
 }
@@ -240,10 +197,22 @@ fn setting<'a>(
         workflow,
         trace,
         luck,
+        later: &[],
         detect: options.detect,
         chart: false,
         qos: None,
     }
+}
+
+/// The further jobs of a run.
+pub fn later_of(workflow: &Workflow, trace: &Trace, options: &Options, luck: &Luck) -> Vec<Later> {
+    let apart = workflow.longest_path() * JOBS_APART;
+    let later = |nth: u64| {
+        let at = luck.arrival(nth, apart);
+        let luck = luck.job(workflow, trace, nth, at);
+        Later { at, luck }
+    };
+    (1..u64::from(options.jobs)).map(later).collect()
 }
 
 fn sample(
@@ -255,13 +224,20 @@ fn sample(
     nth: u32,
 ) -> Result<Sample, Error> {
     let luck = luck_of(workflow, trace, options, nth.into());
-    let setting = setting(workflow, trace, options, &luck);
+    let later = later_of(workflow, trace, options, &luck);
+    let setting = Setting {
+        later: &later,
+        ..setting(workflow, trace, options, &luck)
+    };
     let outcomes = policies.iter().zip(histories).map(|(policy, history)| {
         let (outcome, _) = run(setting, policy, history.clone())?;
         Ok(outcome)
     });
     Ok(Sample {
-        reference: Reference::new(workflow, trace, &luck),
+        references: std::iter::once(&luck)
+            .chain(later.iter().map(|later| &later.luck))
+            .map(|luck| Reference::new(workflow, trace, luck))
+            .collect(),
         outcomes: outcomes.collect::<Result<_, Error>>()?,
     })
 }
@@ -299,93 +275,4 @@ pub(crate) fn spread<T: Send>(
     }
     all.sort_by_key(|(nth, _)| *nth);
     Ok(all.into_iter().map(|(_, result)| result).collect())
-}
-
-fn rows(policies: &[Contender], samples: &[Sample]) -> Vec<Row> {
-    let sum = |at: usize, of: &dyn Fn(&Outcome) -> f64| -> f64 {
-        samples.iter().map(|sample| of(&sample.outcomes[at])).sum()
-    };
-    let plain = policies
-        .iter()
-        .position(|policy| *policy == Contender::NONE);
-    let plain = plain.map_or(1.0, |at| sum(at, &|outcome| outcome.held));
-    let row = |(at, policy): (usize, &Contender)| {
-        let ratios = |of: &dyn Fn(&Reference) -> f64| {
-            let each = samples
-                .iter()
-                .map(|sample| sample.outcomes[at].makespan / of(&sample.reference));
-            let mut each: Vec<f64> = each.collect();
-            each.sort_by(f64::total_cmp);
-            each
-        };
-        let clairvoyant = ratios(&|reference| reference.clairvoyant);
-        let bound = ratios(&|reference| reference.bound);
-        let won = sum(at, &|outcome| outcome.won).max(1e-9);
-        let runs = samples.len() as f64;
-        Row {
-            policy: policy.name(),
-            clairvoyant: summary(&clairvoyant),
-            bound: summary(&bound),
-            net: sum(at, &|outcome| outcome.held) / plain - 1.0,
-            second_copies: sum(at, &|outcome| outcome.copies) / won,
-            lost: sum(at, &|outcome| outcome.lost) / won,
-            copies_per_run: sum(at, &|outcome| f64::from(outcome.copies_started)) / runs,
-            held_s: sum(at, &|outcome| outcome.held) / runs,
-            cost_micro: sum(at, &|outcome| outcome.cost_micro as f64) / runs,
-            makespan_s: sum(at, &|outcome| outcome.makespan) / runs,
-            samples: clairvoyant,
-            bound_samples: bound,
-        }
-    };
-    policies.iter().enumerate().map(row).collect()
-}
-
-fn overall(tables: &[Table]) -> Vec<Row> {
-    let Some(first) = tables.first() else {
-        return Vec::new();
-    };
-    let count = tables.len() as f64;
-    let row = |at: usize| {
-        let own = || tables.iter().map(|table| &table.rows[at]);
-        let mean = |of: fn(&Row) -> f64| own().map(of).sum::<f64>() / count;
-        let pooled = |of: fn(&Row) -> &Vec<f64>| {
-            let mut all: Vec<f64> = own().flat_map(|row| of(row).clone()).collect();
-            all.sort_by(f64::total_cmp);
-            all
-        };
-        let samples = pooled(|row| &row.samples);
-        let bound_samples = pooled(|row| &row.bound_samples);
-        Row {
-            policy: first.rows[at].policy,
-            clairvoyant: summary(&samples),
-            bound: summary(&bound_samples),
-            net: mean(|row| row.net),
-            second_copies: mean(|row| row.second_copies),
-            lost: mean(|row| row.lost),
-            copies_per_run: mean(|row| row.copies_per_run),
-            held_s: mean(|row| row.held_s),
-            cost_micro: mean(|row| row.cost_micro),
-            makespan_s: mean(|row| row.makespan_s),
-            samples,
-            bound_samples,
-        }
-    };
-    (0..first.rows.len()).map(row).collect()
-}
-
-/// Mean and quantiles of ascending numbers.
-pub(crate) fn summary(sorted: &[f64]) -> Ratios {
-    let at = |share: f64| {
-        let last = sorted.len().saturating_sub(1) as f64;
-        let place = share * last;
-        let (low, part) = (place.floor() as usize, place.fract());
-        let value = |at: usize| sorted.get(at).or(sorted.last()).copied().unwrap_or(0.0);
-        value(low) * (1.0 - part) + value(low + 1) * part
-    };
-    Ratios {
-        mean: sorted.iter().sum::<f64>() / sorted.len().max(1) as f64,
-        p50: at(0.5),
-        p95: at(0.95),
-        p99: at(0.99),
-    }
 }

@@ -6,14 +6,17 @@ mod arena;
 mod baselines;
 mod compare;
 mod contender;
+mod data;
 mod estimates;
 mod model;
 mod plan;
 mod plot;
 mod reference;
+mod rows;
 mod run;
 mod running;
 mod scale;
+mod study;
 mod svg;
 mod trace;
 mod truth;
@@ -23,18 +26,20 @@ mod workflow;
 pub use arena::{Ended, Span};
 pub use baselines::{Boinc, CloneAll, Late, Nothing, Spark};
 pub use compare::{
-    Comparison, Options, RUNS_MAX, Ratios, Row, Table, compare, luck_of, time_scale,
+    Comparison, JOBS_APART, JOBS_MAX, Options, RUNS_MAX, compare, later_of, luck_of, time_scale,
 };
 pub use contender::Contender;
 pub use estimates::{
     Estimated, Estimates, HISTORY, MEDIANS, MOMENTS, Promised, SPREAD, draw, estimates,
 };
-pub use model::{Luck, Machine, Model, Saving};
+pub use model::{Luck, Machine, Model, STRAGGLERS, Saving, Stragglers};
 pub use plan::{Level, MACHINES_MAX, Plan, Unsaved, machines, plan, prices};
 pub use plot::{Line, boxes, gantt, growth};
 pub use reference::Reference;
-pub use run::{Bar, Outcome, Setting, run};
+pub use rows::{Behind, Errors, Ratios, Row, Table};
+pub use run::{Bar, Later, Outcome, Setting, run};
 pub use scale::{Scale, scale};
+pub use study::{Case, ESTIMATE_ERRORS, Measured, Study, cases, study, with_errors};
 pub use trace::{Presence, Trace};
 pub use truth::Truth;
 pub use workflow::{Task, WORK_MIN, Workflow};

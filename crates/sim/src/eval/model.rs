@@ -32,8 +32,10 @@ pub struct Model {
     pub losses: bool,
     /// Seconds that a machine needs before an attempt runs, beside its data. 0.
     pub startup: f64,
-    /// Bytes that a machine fetches in a second; `None` makes data free. `None`.
+    /// Median rate of machines' links, bytes per second; `None` makes data free. `None`.
     pub bandwidth: Option<f64>,
+    /// Machines' links scatter around that: standard deviation of the logarithm. 0.5.
+    pub link_spread: f64,
     /// Share of tasks whose programs report how much of their work is done; of the others only CPU time is heard. 1.
     pub reports: f64,
     /// Share of stragglers that lack CPU time; the others use it all the time. 0.5.
@@ -66,6 +68,46 @@ impl Default for Saving {
     }
 }
 
+/// How many executions straggle, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stragglers {
+    /// Share of executions.
+    pub share: f64,
+    /// A straggler takes so many times as long at least.
+    pub min: f64,
+    /// And so many times at most.
+    pub max: f64,
+}
+
+/// The models of stragglers under which policies are compared by default: `usual` is that of the calibration, which
+/// `auto` has as its prior; the others differ from what it expects.
+pub const STRAGGLERS: [(&str, Stragglers); 3] = [
+    (
+        "none",
+        Stragglers {
+            share: 0.0,
+            min: 3.0,
+            max: 10.0,
+        },
+    ),
+    (
+        "usual",
+        Stragglers {
+            share: 0.05,
+            min: 3.0,
+            max: 10.0,
+        },
+    ),
+    (
+        "heavy",
+        Stragglers {
+            share: 0.15,
+            min: 1.5,
+            max: 30.0,
+        },
+    ),
+];
+
 impl Default for Model {
     fn default() -> Self {
         Self {
@@ -84,12 +126,23 @@ impl Default for Model {
             reports: 1.0,
             starved: 0.5,
             checkpoints: None,
+            link_spread: 0.5,
             pool: Vec::new(),
         }
     }
 }
 
 impl Model {
+    /// The same with other stragglers.
+    pub fn with_stragglers(self, stragglers: Stragglers) -> Self {
+        Self {
+            straggling: stragglers.share,
+            straggle_min: stragglers.min,
+            straggle_max: stragglers.max,
+            ..self
+        }
+    }
+
     /// Refuses what makes no sense.
     pub fn check(&self) -> Result<(), Error> {
         let spreads = [
@@ -98,6 +151,7 @@ impl Model {
             self.speed_spread,
             self.speed_error,
             self.clock_error,
+            self.link_spread,
         ];
         let bad = |why: &str| Err(Error::Option(why.into()));
         if self.pool.iter().any(|speed| !(1e-3..=1e3).contains(speed)) {
@@ -153,6 +207,8 @@ pub struct Machine {
     pub believed: f64,
     /// Its clock rate, as a speed.
     pub clock: f64,
+    /// Bytes per second of its link; infinite where data are free.
+    pub link: f64,
 }
 
 /// Everything that luck decides about one run, whatever the policy does.
@@ -160,12 +216,14 @@ pub struct Machine {
 pub struct Luck {
     model: Model,
     seed: u64,
+    /// What the machines' draws follow from.
+    machine_seed: u64,
     /// Seconds that each task takes at standard speed.
     pub work: Vec<f64>,
     /// What is said of that in advance.
     pub estimates: Vec<f64>,
-    /// Seconds until each task's data and start-up are over.
-    pub staging: Vec<f64>,
+    /// Seconds that a machine needs before an attempt runs, beside its data.
+    pub startup: f64,
     /// How each task's program saves checkpoints, if it does.
     saving: Vec<Option<Saving>>,
     /// Seconds into the trace at which the run starts.
@@ -182,6 +240,8 @@ enum For {
     Speed,
     Reports,
     Starved,
+    Link,
+    Arrival,
 }
 
 impl Luck {
@@ -199,10 +259,6 @@ impl Luck {
             let mut dice = dice(seed, For::Estimate, at as u64, 0);
             work[at] * scatter(&mut dice, model.estimate_error)
         });
-        let staging = workflow.tasks.iter().map(|task| {
-            let data = model.bandwidth.map(|rate| task.input_bytes as f64 / rate);
-            model.startup + data.unwrap_or(0.0)
-        });
         let saving = workflow.tasks.iter().map(|task| {
             let own = task.saves_s.map(|every_s| Saving {
                 share: 1.0,
@@ -215,11 +271,31 @@ impl Luck {
             saving: saving.collect(),
             model: model.clone(),
             seed,
+            machine_seed: seed,
             estimates: estimates.collect(),
-            staging: staging.collect(),
+            startup: model.startup,
             work,
             start: dice(seed, For::Start, 0, 0).unit() * trace.length(),
         }
+    }
+
+    /// The luck of another job of the workflow that is submitted `at` seconds into the run, on the same machines.
+    pub fn job(&self, workflow: &Workflow, trace: &Trace, nth: u64, at: f64) -> Self {
+        Self {
+            machine_seed: self.machine_seed,
+            start: self.start + at,
+            ..Self::new(&self.model, workflow, trace, mix(self.seed ^ mix(nth)))
+        }
+    }
+
+    /// Seconds from the run's start to the submission of the `nth` of further jobs, which come `apart` seconds after
+    /// each other on average.
+    pub fn arrival(&self, nth: u64, apart: f64) -> f64 {
+        let gap = |nth: u64| {
+            let mut dice = dice(self.seed, For::Arrival, nth, 0);
+            -(1.0 - dice.unit()).ln() * apart
+        };
+        (1..=nth).map(gap).sum()
     }
 
     /// How many times as long as usual the `number`th attempt of a task takes, counted from 1.
@@ -243,6 +319,15 @@ impl Luck {
         self.saving[task]
     }
 
+    /// The rate of a machine's link, bytes per second.
+    fn link(&self, key: u64) -> f64 {
+        let mut dice = dice(self.machine_seed, For::Link, key, 0);
+        let factor = (self.model.link_spread * dice.normal()).exp();
+        self.model
+            .bandwidth
+            .map_or(f64::INFINITY, |rate| rate * factor)
+    }
+
     /// The machines of the run that come within `horizon` seconds, by when they come.
     pub fn machines(&self, trace: &Trace, horizon: f64) -> Vec<Machine> {
         let presences = if self.model.losses {
@@ -251,7 +336,7 @@ impl Luck {
             steady(trace, self.start)
         };
         let machine = |presence: Presence| {
-            let mut dice = dice(self.seed, For::Speed, presence.key, 0);
+            let mut dice = dice(self.machine_seed, For::Speed, presence.key, 0);
             let mut scatter = |spread: f64| (spread * dice.normal()).exp();
             let drawn = scatter(self.model.speed_spread);
             let known = self.model.pool.get(presence.key as u32 as usize);
@@ -261,6 +346,7 @@ impl Luck {
                 speed,
                 believed: speed * scatter(self.model.speed_error),
                 clock: speed * scatter(self.model.clock_error),
+                link: self.link(presence.key),
             }
         };
         presences.into_iter().map(machine).collect()

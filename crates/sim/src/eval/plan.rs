@@ -1,8 +1,9 @@
 //! What each level of redundancy is expected to buy a job and to cost, before anything runs.
 
-use super::compare::{Options, Ratios, spread, summary};
+use super::compare::{Options, spread};
 use super::contender::Contender;
 use super::model::{Luck, Model, mix};
+use super::rows::{Ratios, summary};
 use super::run::{Outcome, Setting, run};
 use super::trace::Trace;
 use super::workflow::Workflow;
@@ -136,6 +137,7 @@ pub fn plan(
                 workflow,
                 trace,
                 luck: &luck,
+                later: &[],
                 detect: options.detect,
                 chart: false,
                 qos: Some(&qos),

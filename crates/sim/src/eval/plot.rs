@@ -1,7 +1,8 @@
 //! Charts of a comparison, of one run, and of how a measure grows.
 
 use super::arena::Ended;
-use super::compare::{Comparison, Row};
+use super::compare::Comparison;
+use super::rows::Row;
 use super::run::Outcome;
 use super::svg::{Anchor, INK, PALE, Svg, ticks};
 use super::workflow::Workflow;

@@ -1,5 +1,6 @@
 //! What a run is measured against: a clairvoyant schedule, and a bound that no schedule can improve on.
 
+use super::data::Holders;
 use super::model::{Luck, Machine};
 use super::trace::Trace;
 use super::workflow::Workflow;
@@ -15,7 +16,7 @@ const PERTURBATION: f64 = 0.2;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reference {
     /// Makespan of the best schedule found by someone who knows each task's time without straggling, each
-    /// machine's speed, and when each comes and goes: list scheduling by earliest finish in the order of
+    /// machine's speed and link, and when each comes and goes: list scheduling by earliest finish in the order of
     /// bottom levels, and in 30 random perturbations of it.
     pub clairvoyant: f64,
     /// The larger of the longest path at the speed of the fastest machine, and of the time at which the speed
@@ -90,22 +91,31 @@ fn schedule(workflow: &Workflow, luck: &Luck, machines: &[Machine], ranks: &[f64
         .filter(|at| open[*at] == 0)
         .map(|at| Next(ranks[at], at))
         .collect();
+    let data_cost = machines.iter().any(|machine| machine.link.is_finite());
+    let mut data = data_cost.then(|| Holders::new(workflow));
     let mut makespan = 0.0f64;
     while let Some(Next(_, at)) = next.pop() {
-        let (work, staging) = (luck.work[at], luck.staging[at]);
+        let work = luck.work[at];
         let mut best: Option<(f64, usize)> = None;
         for (ix, machine) in machines.iter().enumerate() {
             let from = free[ix].max(ready_at[at]);
             if best.is_some_and(|(end, _)| from >= end) {
                 continue;
             }
-            let end = from + staging + work / machine.speed;
+            let mut end = from + luck.startup + work / machine.speed;
+            if let Some(data) = &data {
+                end += data.fetch(workflow, at, ix, machines, from).0;
+            }
             if end <= machine.presence.to && best.is_none_or(|(best, _)| end < best) {
                 best = Some((end, ix));
             }
         }
         let (end, ix) = best?;
         free[ix] = end;
+        if let Some(data) = &mut data {
+            data.keep_inputs(workflow, at, ix);
+            data.keep_outputs(workflow, at, ix);
+        }
         makespan = makespan.max(end);
         for child in &tasks[at].children {
             let child = *child as usize;

@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, Ended, Span, World, config, seconds};
 use super::contender::Contender;
+use super::data::Holders;
 use super::model::{Luck, Machine};
 use super::running::Course;
 use super::trace::Trace;
@@ -11,7 +12,7 @@ use crate::Error;
 use hedge_core::supervisor::State;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::spec::Qos;
-use hedge_model::{AttemptId, Resources, TaskId, Time};
+use hedge_model::{AttemptId, JobId, Resources, TaskId, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,8 +30,10 @@ const HEARTBEATS_SHARE: f64 = 0.02;
 /// What one run took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Seconds from the job's arrival to its end.
+    /// Seconds from the first job's submission to the end of the last one.
     pub makespan: f64,
+    /// For each job the seconds from its submission to its end, in order of submission.
+    pub jobs: Vec<f64>,
     /// Seconds that machines were held by attempts.
     pub held: f64,
     /// Of these by attempts that won.
@@ -39,10 +42,12 @@ pub struct Outcome {
     pub copies: f64,
     /// Of these by attempts that were lost with their machine.
     pub lost: f64,
-    /// What the job cost by the default tariff, in millionths of its currency.
+    /// What the jobs cost by the default tariff, in millionths of its currency.
     pub cost_micro: u64,
     /// How many redundant attempts were started.
     pub copies_started: u32,
+    /// Bytes of inputs that machines fetched, or began to.
+    pub moved_bytes: u64,
     /// What each attempt did, where asked for.
     pub bars: Vec<Bar>,
 }
@@ -73,8 +78,10 @@ pub struct Setting<'a> {
     pub workflow: &'a Workflow,
     /// When machines are there.
     pub trace: &'a Trace,
-    /// What luck decides.
+    /// What luck decides about the first job and the machines.
     pub luck: &'a Luck,
+    /// Jobs of the same workflow that are submitted later, in order of time.
+    pub later: &'a [Later],
     /// Seconds until the loss of a machine is noticed.
     pub detect: f64,
     /// Whether to keep what each attempt did.
@@ -83,7 +90,19 @@ pub struct Setting<'a> {
     pub qos: Option<&'a Qos>,
 }
 
+/// One more job of the workflow on the same machines.
+#[derive(Clone, Debug)]
+pub struct Later {
+    /// Seconds from the run's start to its submission.
+    pub at: f64,
+    /// What luck decides about its tasks.
+    pub luck: Luck,
+}
+
 /// Runs a workflow once under a policy, on a supervisor with this history; gives the history on.
+///
+/// # Errors
+/// A run that does not end, or a job that fails.
 pub fn run(
     setting: Setting<'_>,
     contender: &Contender,
@@ -95,53 +114,80 @@ pub fn run(
         luck,
         ..
     } = setting;
-    let path = workflow.longest_path();
-    let mut horizon = path * 8.0;
+    let state = history.unwrap_or_default();
     let truth = Truth::default();
+    let lucks = || std::iter::once(luck).chain(setting.later.iter().map(|later| &later.luck));
     let world = Grid {
-        luck,
+        lucks: lucks().collect(),
         machines: Vec::new(),
         records: BTreeMap::new(),
         spans: BTreeMap::new(),
         truth: truth.clone(),
+        workflow,
+        start: Time(0),
+        first: JobId(state.last_job().0 + 1),
+        data: lucks().map(|_| Holders::new(workflow)).collect(),
+        moved_bytes: 0,
     };
-    let state = history.unwrap_or_default();
     let mut arena = Arena::new(config(), state, world, setting.detect);
     contender.install(&mut arena.core, &truth);
     let start = arena.now + seconds(BEFORE);
-    enrol(&mut arena, trace, contender, start, 0.0, horizon);
+    arena.world.start = start;
+    let mut known = workflow.longest_path() * 8.0;
+    enrol(&mut arena, trace, contender, start, 0.0, known);
     arena.run(start, |_| false)?;
-    let spec = workflow.to_job(
-        setting.qos.cloned().unwrap_or_else(|| contender.qos()),
-        |at| luck.saving(at).is_some(),
-        |at| luck.estimates[at],
-    )?;
-    arena.submit(Arc::new(spec));
-    while !arena.run(start + seconds(horizon), Arena::over)? {
-        if horizon > path * PATHS_MAX {
-            return Err(Error::Run(format!(
-                "{} under {} did not end within {horizon:.0} s",
-                workflow.name,
-                contender.name()
-            )));
-        }
-        enrol(&mut arena, trace, contender, start, horizon, horizon * 2.0);
-        horizon *= 2.0;
+    let arrivals = std::iter::once(0.0).chain(setting.later.iter().map(|later| later.at));
+    for (at, luck) in arrivals.clone().zip(lucks()) {
+        advance(&mut arena, setting, contender, &mut known, Some(at))?;
+        let qos = setting.qos.cloned().unwrap_or_else(|| contender.qos());
+        let spec = workflow.to_job(qos, |at| luck.saving(at).is_some(), |at| luck.estimates[at])?;
+        arena.submit(Arc::new(spec));
     }
-    if arena.end != Some(JobEnd::Done) {
-        return Err(Error::Run(format!(
-            "{} under {} failed: {:?}",
-            workflow.name,
-            contender.name(),
-            arena.end
-        )));
+    advance(&mut arena, setting, contender, &mut known, None)?;
+    let failed = arena.ends.iter().find(|(_, _, end)| *end != JobEnd::Done);
+    if let Some((_, _, end)) = failed {
+        let (name, policy) = (&workflow.name, contender.name());
+        return Err(Error::Run(format!("{name} under {policy} failed: {end:?}")));
     }
     let makespan = arena.now.since(start).as_secs_f64();
     arena.run(arena.now, |_| false)?;
     let mut outcome = arena.world.outcome(makespan, start, setting.chart);
-    let cost = arena.job.and_then(|job| arena.core.cost(job));
-    outcome.cost_micro = cost.map_or(0, |cost| cost.total());
+    for (id, at) in (arena.world.first.0..).map(JobId).zip(arrivals) {
+        let ended = arena.ends.iter().find(|(job, _, _)| *job == id);
+        let ended = ended.map_or(makespan, |(_, end, _)| end.since(start).as_secs_f64());
+        outcome.jobs.push(ended - at);
+        outcome.cost_micro += arena.core.cost(id).map_or(0, |cost| cost.total());
+    }
     Ok((outcome, arena.core.state().clone()))
+}
+
+/// Goes on until `until`, seconds from the run's start, or until all jobs have ended. Machines are `known` that come up
+/// to then.
+fn advance(
+    arena: &mut Arena<Grid<'_>>,
+    setting: Setting<'_>,
+    contender: &Contender,
+    known: &mut f64,
+    until: Option<f64>,
+) -> Result<(), Error> {
+    let (workflow, start) = (setting.workflow, arena.world.start);
+    loop {
+        let next = until.map_or(*known, |until| until.min(*known));
+        let over = arena.run(start + seconds(next), |arena| {
+            until.is_none() && arena.all_over()
+        })?;
+        if over || until.is_some_and(|until| next >= until) {
+            return Ok(());
+        }
+        if *known > workflow.longest_path() * PATHS_MAX {
+            let (name, policy) = (&workflow.name, contender.name());
+            return Err(Error::Run(format!(
+                "{name} under {policy} did not end within {known:.0} s"
+            )));
+        }
+        enrol(arena, setting.trace, contender, start, *known, *known * 2.0);
+        *known *= 2.0;
+    }
 }
 
 /// Makes the machines known that come in a part of the run, and when they and earlier ones go in it.
@@ -153,7 +199,7 @@ fn enrol(
     from: f64,
     to: f64,
 ) {
-    let machines = arena.world.luck.machines(trace, to);
+    let machines = arena.world.lucks[0].machines(trace, to);
     let known = arena.machines();
     for (number, machine) in machines.iter().enumerate() {
         let presence = machine.presence;
@@ -174,39 +220,63 @@ fn enrol(
 
 /// The machines of a run and what happened there.
 struct Grid<'a> {
-    luck: &'a Luck,
+    /// For each job what luck decides.
+    lucks: Vec<&'a Luck>,
     machines: Vec<Machine>,
     /// For each attempt whether it was redundant, and whether it won.
     records: BTreeMap<AttemptId, (bool, bool)>,
     spans: BTreeMap<AttemptId, (usize, Span)>,
     truth: Truth,
+    workflow: &'a Workflow,
+    /// When the run starts.
+    start: Time,
+    /// The id of the first job; the others follow.
+    first: JobId,
+    /// For each job where its data are.
+    data: Vec<Holders>,
+    moved_bytes: u64,
 }
 
 impl World for Grid<'_> {
     fn course(&mut self, machine: usize, attempt: AttemptId, begun_at: f64, now: Time) -> Course {
-        let (task, number) = (attempt.task.number as usize, attempt.number);
-        let usual = self.luck.work[task] / self.machines[machine].speed;
-        let factor = self.luck.straggle(task, number);
-        let saving = self.luck.saving(task);
+        let ((job, task), number) = (self.job(attempt), attempt.number);
+        let luck = self.lucks[job];
+        let usual = luck.work[task] / self.machines[machine].speed;
+        let factor = luck.straggle(task, number);
+        let saving = luck.saving(task);
         let whole = usual * factor * (1.0 + saving.map_or(0.0, |saving| saving.cost));
         let saves = saving.map(|saving| (whole * saving.share).min(saving.every_s));
-        let (staging, running) = (self.luck.staging[task], whole * (1.0 - begun_at));
+        let running = whole * (1.0 - begun_at);
+        let from = now.since(self.start).as_secs_f64();
+        let data = &self.data[job];
+        let (fetch, bytes) = data.fetch(self.workflow, task, machine, &self.machines, from);
+        let staging = luck.startup + fetch;
+        self.moved_bytes += bytes;
         self.truth
             .began(attempt.task, machine, now, staging + running);
         Course {
             staging,
             running,
-            cpus: match self.luck.starved(task, number) {
+            cpus: match luck.starved(task, number) {
                 true => 1.0 / factor,
                 false => 1.0,
             },
             heartbeats: HEARTBEATS_MIN.max(usual * HEARTBEATS_SHARE),
-            tells: self.luck.reports(task),
+            tells: luck.reports(task),
             saves: saves.unwrap_or(0.0),
         }
     }
 
+    fn staged(&mut self, machine: usize, attempt: AttemptId) {
+        let (job, task) = self.job(attempt);
+        self.data[job].keep_inputs(self.workflow, task, machine);
+    }
+
     fn ended(&mut self, attempt: AttemptId, machine: usize, span: Span) {
+        if span.how == Ended::Done {
+            let (job, task) = self.job(attempt);
+            self.data[job].keep_outputs(self.workflow, task, machine);
+        }
         self.truth.ended(attempt.task, machine);
         self.spans.insert(attempt, (machine, span));
     }
@@ -226,9 +296,16 @@ impl World for Grid<'_> {
 }
 
 impl Grid<'_> {
+    /// The position of an attempt's job, and of its task.
+    fn job(&self, attempt: AttemptId) -> (usize, usize) {
+        let TaskId { job, number } = attempt.task;
+        ((job.0 - self.first.0) as usize, number as usize)
+    }
+
     fn outcome(&self, makespan: f64, start: Time, chart: bool) -> Outcome {
         let mut outcome = Outcome {
             makespan,
+            moved_bytes: self.moved_bytes,
             ..Outcome::default()
         };
         for (attempt, (machine, span)) in &self.spans {

@@ -98,11 +98,10 @@ pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
         .iter()
         .map(|task| (task.id.as_str(), task))
         .collect();
-    let sizes: BTreeMap<&str, u64> = specification
-        .files
-        .iter()
-        .map(|file| (file.id.as_str(), file.size_in_bytes.max(0.0) as u64))
-        .collect();
+    let files = &specification.files;
+    let blobs = files.iter().map(|file| file.size_in_bytes.max(0.0) as u64);
+    let blobs: Vec<u64> = blobs.collect();
+    let numbers: BTreeMap<&str, u32> = files.iter().map(|file| file.id.as_str()).zip(0..).collect();
     let tasks = &specification.tasks;
     let mut places = BTreeMap::new();
     for (at, task) in (0u32..).zip(tasks) {
@@ -111,9 +110,9 @@ pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
         }
     }
     let parents = all_parents(tasks, &places)?;
-    let bytes = |files: &[String]| {
-        let known = files.iter().filter_map(|file| sizes.get(file.as_str()));
-        known.fold(0u64, |sum, size| sum.saturating_add(*size))
+    let known = |files: &[String]| -> Vec<u32> {
+        let numbers = files.iter().filter_map(|file| numbers.get(file.as_str()));
+        numbers.copied().collect()
     };
     let runs = tasks.iter().map(|task| {
         let run = recorded.get(task.id.as_str()).copied();
@@ -132,15 +131,16 @@ pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
             work: run.runtime_in_seconds.max(WORK_MIN),
             parents,
             children: Vec::new(),
-            input_bytes: bytes(&task.input_files),
-            output_bytes: bytes(&task.output_files),
+            inputs: known(&task.input_files),
+            outputs: known(&task.output_files),
             memory: run.memory_in_bytes.unwrap_or(0.0).max(0.0) as u64,
             critical: false,
             saves_s: None,
         })
     };
     let tasks = tasks.iter().zip(parents).enumerate().map(read);
-    Workflow::new(instance.name, tasks.collect::<Result<Vec<Task>, Error>>()?)
+    let tasks = tasks.collect::<Result<Vec<Task>, Error>>()?;
+    Workflow::new(instance.name, tasks, blobs)
 }
 
 /// What each task has in common with others: its category, else its program, else its name without the suffix that

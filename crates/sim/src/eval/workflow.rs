@@ -4,8 +4,8 @@ use super::running::CHECKPOINT_FILE;
 use super::wfformat;
 use crate::Error;
 use hedge_model::JobSpec;
-use hedge_model::spec::{CheckpointRule, CriticalRule, Draft, Estimate, Group, Qos};
-use std::collections::BTreeSet;
+use hedge_model::spec::{CheckpointRule, CriticalRule, Draft, Estimate, Group, Input, Qos};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +31,10 @@ pub struct Task {
     pub parents: Vec<u32>,
     /// Positions of the tasks that wait for it.
     pub children: Vec<u32>,
-    /// Bytes that it reads.
-    pub input_bytes: u64,
-    /// Bytes that it leaves.
-    pub output_bytes: u64,
+    /// The blobs that it reads, by position in [`Workflow::blobs`].
+    pub inputs: Vec<u32>,
+    /// The blobs that it leaves.
+    pub outputs: Vec<u32>,
     /// Most memory that it uses, bytes; 0 where unknown.
     pub memory: u64,
     /// Whether it is marked critical.
@@ -50,6 +50,8 @@ pub struct Workflow {
     pub name: String,
     /// The tasks.
     pub tasks: Vec<Task>,
+    /// Sizes in bytes of the data that tasks read and leave.
+    pub blobs: Vec<u64>,
     /// How critical tasks are found beside those marked.
     pub rule: CriticalRule,
 }
@@ -97,6 +99,7 @@ impl Workflow {
             )));
         }
         let mut tasks = Vec::new();
+        let (data, blobs) = SpecBlobs::of(spec);
         for (at, group) in spec.groups().iter().enumerate() {
             let work = group.estimate.cpu_time.map(|time| time.as_secs_f64());
             let before = spec.waits_for(at).iter().map(|other| *other as usize);
@@ -119,8 +122,8 @@ impl Workflow {
                     work: work.unwrap_or(WORK_UNKNOWN),
                     parents,
                     children: Vec::new(),
-                    input_bytes: 0,
-                    output_bytes: group.estimate.disk.unwrap_or(0),
+                    inputs: data.inputs(spec, at, offset),
+                    outputs: data.outputs(number),
                     memory: group.estimate.memory.unwrap_or(0),
                     critical: group.critical,
                     saves_s: group
@@ -133,12 +136,12 @@ impl Workflow {
         let rule = spec.critical().clone();
         Ok(Self {
             rule,
-            ..Self::new(spec.name().to_owned(), tasks)?
+            ..Self::new(spec.name().to_owned(), tasks, blobs)?
         })
     }
 
     /// Orders tasks, fills in their children and refuses circles. Parents are positions in `tasks`.
-    pub fn new(name: String, tasks: Vec<Task>) -> Result<Self, Error> {
+    pub fn new(name: String, tasks: Vec<Task>, blobs: Vec<u64>) -> Result<Self, Error> {
         if tasks.is_empty() {
             return Err(Error::Workflow("it has no tasks".into()));
         }
@@ -183,6 +186,7 @@ impl Workflow {
         Ok(Self {
             name,
             tasks,
+            blobs,
             rule: CriticalRule::default(),
         })
     }
@@ -197,6 +201,12 @@ impl Workflow {
             levels[at] = time(at) + longest.fold(0.0, f64::max);
         }
         levels
+    }
+
+    /// Returns how many bytes some blobs have together.
+    pub fn bytes(&self, blobs: &[u32]) -> u64 {
+        let sizes = blobs.iter().map(|blob| self.blobs[*blob as usize]);
+        sizes.fold(0, u64::saturating_add)
     }
 
     /// How many kinds of tasks it has.
@@ -221,14 +231,15 @@ impl Workflow {
     ) -> Result<JobSpec, Error> {
         let checkpoint = Arc::new(CheckpointRule::of(&[CHECKPOINT_FILE]));
         let groups = self.tasks.iter().enumerate().map(|(at, task)| {
+            let output_bytes = self.bytes(&task.outputs);
             let deps = task.parents.iter();
             Group {
                 deps: deps.map(|parent| format!("t{parent}").into()).collect(),
                 estimate: Estimate {
                     cpu_time: Some(Duration::from_secs_f64(estimate(at).max(WORK_MIN))),
                     memory: (task.memory > 0).then_some(task.memory),
-                    disk: (task.output_bytes > 0).then_some(task.output_bytes),
-                    output: (task.output_bytes > 0).then_some(task.output_bytes),
+                    disk: (output_bytes > 0).then_some(output_bytes),
+                    output: (output_bytes > 0).then_some(output_bytes),
                     ..Estimate::default()
                 },
                 kind: Some(task.kind.clone()),
@@ -246,5 +257,73 @@ impl Workflow {
             outline: false,
         };
         JobSpec::new(draft).map_err(|error| Error::Workflow(error.to_string()))
+    }
+}
+
+/// The blobs of a job: its files, then what each task with an estimate of its output leaves.
+struct SpecBlobs {
+    files: u32,
+    /// The blob of each task that leaves one.
+    left: Vec<Option<u32>>,
+    /// Groups by their ids.
+    groups: BTreeMap<Arc<str>, usize>,
+}
+
+impl SpecBlobs {
+    /// Returns them with their sizes.
+    fn of(spec: &JobSpec) -> (Self, Vec<u64>) {
+        let files = spec.files().iter().map(|file| file.data.size());
+        let mut blobs: Vec<u64> = files.collect();
+        let files = blobs.len() as u32;
+        let mut left = Vec::new();
+        for group in spec.groups() {
+            let bytes = group.estimate.output.or(group.estimate.disk);
+            let bytes = bytes.filter(|bytes| *bytes > 0);
+            for _ in 0..group.count() {
+                left.push(bytes.map(|_| blobs.len() as u32));
+                blobs.extend(bytes);
+            }
+        }
+        let ids = spec.groups().iter().map(|group| group.id.clone());
+        let groups = ids.zip(0..).collect();
+        let found = Self {
+            files,
+            left,
+            groups,
+        };
+        (found, blobs)
+    }
+
+    fn outputs(&self, number: u32) -> Vec<u32> {
+        self.left[number as usize].into_iter().collect()
+    }
+
+    /// What the task at `offset` of a group reads.
+    fn inputs(&self, spec: &JobSpec, group: usize, offset: u32) -> Vec<u32> {
+        let whole = |id: &str| {
+            let at = self.groups.get(id);
+            at.map(|at| spec.numbers(*at)).unwrap_or_default()
+        };
+        let mut blobs = Vec::new();
+        for input in &spec.groups()[group].inputs {
+            match input {
+                Input::File(at) => blobs.extend((*at < self.files).then_some(*at)),
+                Input::FileEach(at) => {
+                    let at = at + offset;
+                    blobs.extend((at < self.files).then_some(at));
+                }
+                Input::Task(id) => {
+                    blobs.extend(whole(id).filter_map(|number| self.left[number as usize]));
+                }
+                Input::TaskEach(id) => {
+                    blobs.extend(
+                        whole(id)
+                            .nth(offset as usize)
+                            .and_then(|number| self.left[number as usize]),
+                    );
+                }
+            }
+        }
+        blobs
     }
 }

@@ -160,6 +160,11 @@ impl State {
         self.epoch
     }
 
+    /// Returns the id of the job that was accepted last; 0 if none was.
+    pub fn last_job(&self) -> JobId {
+        JobId(self.last_job)
+    }
+
     /// Returns the last recorded time.
     pub fn recorded_time(&self) -> Time {
         self.now

@@ -5,6 +5,7 @@ use crate::connections::Connections;
 use crate::feed::Feed;
 use crate::listen::Listen;
 use crate::problem::Problem;
+use crate::shared::SharedAnswers;
 use crate::token::Token;
 use crate::uploads::Uploads;
 use hedge_model::msg::{Reply, Request, Role};
@@ -48,6 +49,7 @@ struct Shared {
     connections: Connections,
     large: Semaphore,
     plans: Semaphore,
+    answers: SharedAnswers,
 }
 
 impl App {
@@ -81,6 +83,7 @@ impl App {
             connections: Connections::default(),
             large: Semaphore::new(LARGE_MAX),
             plans: Semaphore::new(PLANS_MAX),
+            answers: SharedAnswers::default(),
         })))
     }
 
@@ -107,6 +110,11 @@ impl App {
     /// The connections of the gateway.
     pub fn connections(&self) -> &Connections {
         &self.0.connections
+    }
+
+    /// Answers that pages share.
+    pub fn answers(&self) -> &SharedAnswers {
+        &self.0.answers
     }
 
     /// Asks the grid; a refusal is a problem.

@@ -14,6 +14,7 @@ mod metrics;
 mod parts;
 mod problem;
 mod scrape;
+mod shared;
 mod sse;
 mod token;
 mod ui;

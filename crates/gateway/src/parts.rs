@@ -211,18 +211,32 @@ pub fn unsupported(forms: &str) -> Problem {
 /// A JSON response.
 pub struct Json<T>(pub T);
 
+impl<T: Serialize> Json<T> {
+    /// The JSON itself.
+    ///
+    /// # Errors
+    /// It cannot be shown so.
+    pub fn bytes(&self) -> Result<Bytes, Problem> {
+        let body = serde_json::to_vec(&self.0);
+        let body = body.map_err(|error| format!("this cannot be shown as JSON: {error}"));
+        body.map(Bytes::from).map_err(Problem::local)
+    }
+}
+
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        match serde_json::to_vec(&self.0) {
-            Ok(body) => {
-                let mut response = body.into_response();
-                let form = HeaderValue::from_static("application/json");
-                response.headers_mut().insert(CONTENT_TYPE, form);
-                response
-            }
-            Err(error) => {
-                Problem::local(format!("this cannot be shown as JSON: {error}")).into_response()
-            }
-        }
+        self.bytes().map(JsonBytes).into_response()
+    }
+}
+
+/// A response that is JSON already.
+pub struct JsonBytes(pub Bytes);
+
+impl IntoResponse for JsonBytes {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        let form = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, form);
+        response
     }
 }

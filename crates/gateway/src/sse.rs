@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// While nothing happens a comment is sent this often, so that both ends notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -23,9 +24,29 @@ pub fn event(to: &mut Vec<u8>, name: &str, id: Option<&str>, data: &impl Seriali
 
 /// Appends an event whose data is one line of JSON.
 pub fn raw_event(to: &mut Vec<u8>, name: &str, id: Option<&str>, data: &str) {
-    let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
-    let text = format!("event: {name}\n{id}data: {data}\n\n");
-    to.extend_from_slice(text.as_bytes());
+    let event = name;
+    Event { event, id, data }.write(to);
+}
+
+/// A server-sent event.
+#[derive(ToSchema)]
+pub struct Event<'a> {
+    /// Its name.
+    event: &'a str,
+    /// What a client shows as `Last-Event-ID` to go on behind it.
+    #[schema(nullable = false)]
+    id: Option<&'a str>,
+    /// One line of JSON.
+    data: &'a str,
+}
+
+impl Event<'_> {
+    fn write(&self, to: &mut Vec<u8>) {
+        let Self { event, id, data } = self;
+        let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
+        let text = format!("event: {event}\n{id}data: {data}\n\n");
+        to.extend_from_slice(text.as_bytes());
+    }
 }
 
 /// What a client showed to go on.

@@ -30,7 +30,28 @@ const PART_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Uploads {
     folder: Temporary,
+    /// What submissions without files find them in.
+    empty: PathBuf,
     known: Mutex<HashMap<Hash, Upload>>,
+}
+
+/// A folder with the files of a submission; removed with this.
+#[derive(Debug)]
+pub enum SubmittedFiles {
+    /// There are none.
+    Empty(PathBuf),
+    /// The folder is for them alone.
+    Own(TempDir),
+}
+
+impl SubmittedFiles {
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Empty(path) => path,
+            Self::Own(folder) => folder.path(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +86,12 @@ impl Uploads {
     /// # Errors
     /// Nothing can be written there.
     pub fn open() -> io::Result<Self> {
+        let folder = Temporary::private("hedge-gateway-")?;
+        let empty = folder.path().join("empty");
+        fs::create_dir(&empty)?;
         Ok(Self {
-            folder: Temporary::private("hedge-gateway-")?,
+            folder,
+            empty,
             known: Mutex::default(),
         })
     }
@@ -155,7 +180,10 @@ impl Uploads {
     ///
     /// # Errors
     /// One of them was not uploaded, or a name is wrong.
-    pub fn folder(&self, files: &[Named]) -> Result<TempDir, Problem> {
+    pub fn folder(&self, files: &[Named]) -> Result<SubmittedFiles, Problem> {
+        if files.is_empty() {
+            return Ok(SubmittedFiles::Empty(self.empty.clone()));
+        }
         let failed = |error: io::Error| {
             Problem::local(format!(
                 "the files of the submission cannot be put together: {error}; nothing was submitted"
@@ -197,7 +225,7 @@ impl Uploads {
                     _ => failed(error),
                 })?;
         }
-        Ok(folder)
+        Ok(SubmittedFiles::Own(folder))
     }
 
     fn put(&self, file: &Named, target: &Path) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The stream of events.
 
 use crate::app::App;
-use crate::feed::{Change, FOLLOWERS_MAX};
+use crate::feed::FOLLOWERS_MAX;
 use crate::parts::Query;
 use crate::problem::Problem;
 use crate::sse;
@@ -21,7 +21,7 @@ use hyper::HeaderMap;
     tag = "grid",
     params(("last-event-id" = Option<String>, Header, description = "Where to go on.")),
     responses(
-        (status = 200, description = "Server-sent events; the schema has their names and data.", body = Change, content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events; `Change` has their names and data.", body = sse::Event, content_type = "text/event-stream"),
         Problem,
     ),
 )]

@@ -106,6 +106,7 @@ pub struct NewTicket {
     /// How long it lets peers in, like `1d`; without end if it is left out.
     valid_for: Option<String>,
     /// How many peers it lets in; any number if it is left out.
+    #[schema(minimum = 1)]
     uses: Option<u32>,
 }
 

@@ -81,7 +81,7 @@ pub async fn list_jobs(State(app): State<App>, query: Query) -> Result<Json<Jobs
     tag = "jobs",
     params(
         ("job" = u64, Path, description = "Number of the job."),
-        ("wait_s" = Option<f64>, Query, description = "Wait for its end for so many seconds, 60 at most."),
+        ("wait_s" = Option<f64>, Query, minimum = 0, description = "Wait for its end for so many seconds, 60 at most."),
     ),
     responses(
         (status = 200, description = "The job as it is now.", body = JobView),

@@ -87,7 +87,7 @@ pub async fn show_log(
         ("last-event-id" = Option<String>, Header, description = "Where to go on."),
     ),
     responses(
-        (status = 200, description = "Server-sent events.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events.", body = sse::Event, content_type = "text/event-stream"),
         Problem,
     ),
 )]

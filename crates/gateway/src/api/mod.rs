@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::problem::Problem;
 use axum::Router;
 use axum::extract::Request;
-use hedge_model::view::{JobState, TaskFilter};
+use hedge_model::view::{JobState, OutputEnd, OutputPart, TaskFilter};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -30,7 +30,15 @@ use utoipa_axum::routes;
         description = "A grid, for programs on the same machine: `hedge gateway` serves this. Over TCP each request shows \
                        a token; the socket needs none. Errors are problem details (RFC 9457).",
     ),
-    components(schemas(Problem, JobState, TaskFilter)),
+    components(schemas(
+        Problem,
+        JobState,
+        TaskFilter,
+        crate::feed::Change,
+        open::Ends,
+        OutputPart,
+        OutputEnd
+    )),
     modifiers(&Bearer),
     security((), ("token" = [])),
     tags(

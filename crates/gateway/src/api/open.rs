@@ -275,7 +275,7 @@ async fn task_names(
         ("last-event-id" = Option<String>, Header, description = "The same; counts before `after`."),
     ),
     responses(
-        (status = 200, description = "Server-sent events named `ends`; the schema has their data.", body = Ends, content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events named `ends`; `Ends` has their data.", body = sse::Event, content_type = "text/event-stream"),
         Problem,
     ),
 )]

@@ -30,8 +30,8 @@ const TASKS_MAX: u32 = 10_000;
     path = "/v1/plan",
     tag = "jobs",
     params(
-        ("machines" = Option<u32>, Query, description = "So many machines of usual speeds, instead of the grid's workers."),
-        ("runs" = Option<u32>, Query, description = "Simulated runs, 1000 at most."),
+        ("machines" = Option<u32>, Query, minimum = 1, maximum = 100000, description = "So many machines of usual speeds, instead of the grid's workers."),
+        ("runs" = Option<u32>, Query, minimum = 1, maximum = 4294967295_u32, description = "Simulated runs, 1000 at most."),
         ("seed" = Option<u64>, Query, description = "What all random numbers follow from."),
         ("set" = Option<Vec<String>>, Query, explode, description = "NAME=VALUE: sets a parameter of the job file. Repeatable."),
     ),

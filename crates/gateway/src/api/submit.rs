@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::parts::{Json, Query, media_type, read, read_json, unsupported};
 use crate::problem::Problem;
-use crate::uploads::{FileContent, Named};
+use crate::uploads::{FileContent, Named, SubmittedFiles};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,6 @@ use hyper::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tempfile::TempDir;
 use utoipa::ToSchema;
 
 /// Submissions in one request, at most.
@@ -298,7 +297,7 @@ pub struct Prepared<T> {
     /// Its large input files.
     pub inputs: InputFiles,
     /// Where these are, until they are submitted.
-    _folder: Option<TempDir>,
+    _files: Option<SubmittedFiles>,
 }
 
 /// Reads a job file and finds the files that it names among those of its submission.
@@ -323,9 +322,9 @@ async fn prepared<T: Send + 'static>(
             syntax, text, set, ..
         } = read;
         let file = JobFile::parse_as(purpose, NAME, syntax, text, &set)?;
-        let folder = app.uploads().folder(&read.files)?;
-        let found = file.find_within(folder.path())?;
-        finish(found, folder, take)
+        let files = app.uploads().folder(&read.files)?;
+        let found = file.find_within(files.path())?;
+        finish(found, files, take)
     });
     let prepared = prepared.await;
     prepared.map_err(|error| {
@@ -337,7 +336,7 @@ async fn prepared<T: Send + 'static>(
 
 fn finish<T>(
     found: Found,
-    folder: TempDir,
+    files: SubmittedFiles,
     take: impl FnOnce(Found, &[(Hash, u64)]) -> Result<T, SpecError>,
 ) -> Result<Prepared<T>, Problem> {
     let uploads = found.uploads().iter();
@@ -345,7 +344,7 @@ fn finish<T>(
     let (inputs, read) = InputFiles::read(paths);
     let content = read.into_iter().map(|(path, read)| {
         read.map_err(|error| {
-            let name = path.strip_prefix(folder.path()).unwrap_or(&path).display();
+            let name = path.strip_prefix(files.path()).unwrap_or(&path).display();
             Problem::local(format!(
                 "the input {name} cannot be read: {error}; nothing was submitted"
             ))
@@ -354,11 +353,11 @@ fn finish<T>(
     let content = content.collect::<Result<Vec<_>, Problem>>()?;
     let spec = take(found, &content);
     let spec = spec.map_err(|error| Problem::bad(format!("{error}; nothing was submitted")))?;
-    let folder = (!content.is_empty()).then_some(folder);
+    let files = (!content.is_empty()).then_some(files);
     Ok(Prepared {
         spec,
         inputs,
-        _folder: folder,
+        _files: files,
     })
 }
 

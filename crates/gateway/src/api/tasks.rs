@@ -2,7 +2,7 @@
 
 use super::jobs::job_of;
 use crate::app::App;
-use crate::parts::{Json, PathParams, Query, Word};
+use crate::parts::{Json, JsonBytes, PathParams, Query, Word};
 use crate::problem::Problem;
 use axum::extract::State;
 use hedge_model::msg::{Reply, Request};
@@ -19,7 +19,7 @@ use std::time::Duration;
     params(
         ("job" = u64, Path, description = "Number of the job."),
         ("state" = Option<TaskFilter>, Query, description = "Only these tasks."),
-        ("from" = Option<u32>, Query, description = "Only tasks from this number on."),
+        ("from" = Option<u32>, Query, maximum = 4294967295_u32, description = "Only tasks from this number on."),
     ),
     responses(
         (status = 200, description = "A page of the tasks.", body = TasksView),
@@ -53,7 +53,8 @@ pub async fn list_tasks(
     tag = "tasks",
     params(
         ("job" = u64, Path, description = "Number of the job."),
-        ("from" = Option<u32>, Query, description = "Only groups from this position on."),
+        ("from" = Option<u32>, Query, maximum = 4294967295_u32, description = "Only groups from this position on."),
+        ("max_age_ms" = Option<u32>, Query, maximum = 4294967295_u32, description = "An answer that was given to somebody else so lately will do; 2000 at most."),
     ),
     responses(
         (status = 200, description = "A page of the groups: how they depend on each other, and how far each is.", body = GroupsView),
@@ -64,16 +65,25 @@ pub async fn list_groups(
     State(app): State<App>,
     path: PathParams,
     query: Query,
-) -> Result<Json<GroupsView>, Problem> {
-    let query = query.only(&["from"])?;
-    let request = Request::Groups {
-        job: job_of(&path)?,
-        from: query.one("from")?.unwrap_or(0),
+) -> Result<JsonBytes, Problem> {
+    let query = query.only(&["from", "max_age_ms"])?;
+    let job = job_of(&path)?;
+    let from = query.one("from")?.unwrap_or(0);
+    let what = format!("{job}/groups?{from}");
+    let ask = || async {
+        match app.ask(Request::Groups { job, from }).await? {
+            Reply::Groups(page) => Json(page).bytes(),
+            _ => Err(Problem::unexpected()),
+        }
     };
-    match app.ask(request).await? {
-        Reply::Groups(page) => Ok(Json(*page)),
-        _ => Err(Problem::unexpected()),
-    }
+    let answer = app.answers().get(&what, max_age(&query)?, ask);
+    answer.await.map(JsonBytes)
+}
+
+/// How old an answer may be.
+fn max_age(query: &Query) -> Result<Duration, Problem> {
+    let age = query.one::<u32>("max_age_ms")?.unwrap_or(0);
+    Ok(Duration::from_millis(age.into()))
 }
 
 /// List the attempts of a job
@@ -85,8 +95,9 @@ pub async fn list_groups(
     tag = "tasks",
     params(
         ("job" = u64, Path, description = "Number of the job."),
-        ("from" = Option<u32>, Query, description = "Only attempts of tasks from this number on."),
-        ("since_ms" = Option<f64>, Query, description = "Of attempts that ended, only those that did so later, counted from the job's acceptance."),
+        ("from" = Option<u32>, Query, maximum = 4294967295_u32, description = "Only attempts of tasks from this number on."),
+        ("since_ms" = Option<f64>, Query, minimum = 0, description = "Of attempts that ended, only those that did so later, counted from the job's acceptance."),
+        ("max_age_ms" = Option<u32>, Query, maximum = 4294967295_u32, description = "An answer that was given to somebody else so lately will do; 2000 at most."),
     ),
     responses(
         (status = 200, description = "A page of the attempts that may still succeed, and of those that ended since.", body = AttemptsView),
@@ -97,19 +108,22 @@ pub async fn list_attempts(
     State(app): State<App>,
     path: PathParams,
     query: Query,
-) -> Result<Json<AttemptsView>, Problem> {
-    let query = query.only(&["from", "since_ms"])?;
-    let since: f64 = query.one("since_ms")?.unwrap_or(0.0);
-    let since = Duration::try_from_secs_f64(since / 1e3);
-    let request = Request::Attempts {
-        job: job_of(&path)?,
-        from: query.one("from")?.unwrap_or(0),
-        since: since.map_err(|_| Problem::bad("since_ms is no time; nothing was done"))?,
+) -> Result<JsonBytes, Problem> {
+    let query = query.only(&["from", "since_ms", "max_age_ms"])?;
+    let since_ms: f64 = query.one("since_ms")?.unwrap_or(0.0);
+    let since = Duration::try_from_secs_f64(since_ms / 1e3);
+    let since = since.map_err(|_| Problem::bad("since_ms is no time; nothing was done"))?;
+    let job = job_of(&path)?;
+    let from = query.one("from")?.unwrap_or(0);
+    let what = format!("{job}/attempts?{from}&{since_ms}");
+    let ask = || async {
+        match app.ask(Request::Attempts { job, from, since }).await? {
+            Reply::Attempts(page) => Json(page).bytes(),
+            _ => Err(Problem::unexpected()),
+        }
     };
-    match app.ask(request).await? {
-        Reply::Attempts(page) => Ok(Json(*page)),
-        _ => Err(Problem::unexpected()),
-    }
+    let answer = app.answers().get(&what, max_age(&query)?, ask);
+    answer.await.map(JsonBytes)
 }
 
 /// Say why a job is where it is

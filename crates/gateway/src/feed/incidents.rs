@@ -177,7 +177,10 @@ impl Observer {
                 self.note(
                     BrieflySuspected,
                     Some(view),
-                    vec![format!("{times} times")],
+                    vec![match times {
+                        1 => "once".to_owned(),
+                        times => format!("{times} times"),
+                    }],
                     None,
                 );
             }

@@ -22,8 +22,8 @@ const BATCH: (usize, u32) = (100, 100);
 const PAGE_TASKS: u32 = 100_000;
 /// A page asks for groups and attempts of a job of that size this often.
 const PAGE_ASKS_EVERY: Duration = Duration::from_secs(2);
-/// How long the tasks of that job may take.
-const DONE_WITHIN: Duration = Duration::from_secs(120);
+/// How long that job may go on without a task that is done.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 /// How long a gateway may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -263,16 +263,20 @@ async fn page_job(gateway: &Gateway) -> Result<JobId, Failure> {
         .json("POST", "/v1/jobs", job.to_string().as_bytes())
         .await?;
     let id = JobId(made["job"].as_u64().ok_or_else(unexpected)?);
-    let since = Instant::now();
+    let (mut done, mut since) = (0, Instant::now());
     loop {
         let view = http.json("GET", &format!("/v1/jobs/{id}"), b"").await?;
-        if view["done"].as_u64() >= Some(PAGE_TASKS.into()) {
+        let now = view["done"].as_u64().ok_or_else(unexpected)?;
+        if now >= PAGE_TASKS.into() {
             return Ok(id);
         }
-        if since.elapsed() > DONE_WITHIN {
+        if now > done {
+            (done, since) = (now, Instant::now());
+        }
+        if since.elapsed() > PROGRESS_WITHIN {
             return Err(Failure::Local(format!(
-                "{} tasks are done, no more",
-                view["done"]
+                "{done} tasks of the job of the pages are done, and no more for {PROGRESS_WITHIN:?}: {}",
+                view["waits"]
             )));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -316,17 +320,23 @@ async fn look(gateway: &Gateway, id: JobId, pages: usize) -> Result<(), Failure>
         tasks.spawn(async move {
             let mut since = 0.0;
             loop {
-                http.json("GET", &format!("/v1/jobs/{id}/groups?from=0"), b"")
-                    .await?;
+                http.json(
+                    "GET",
+                    &format!("/v1/jobs/{id}/groups?max_age_ms=1000&from=0"),
+                    b"",
+                )
+                .await?;
                 let mut from = Some(0);
                 let mut now = 0.0;
                 while let Some(at) = from {
-                    let path = format!("/v1/jobs/{id}/attempts?since_ms={since}&from={at}");
+                    let path = format!(
+                        "/v1/jobs/{id}/attempts?max_age_ms=1000&since_ms={since}&from={at}"
+                    );
                     let page = http.json("GET", &path, b"").await?;
                     now = page["now_ms"].as_f64().unwrap_or(now);
                     from = page["next"].as_u64();
                 }
-                since = f64::max(0.0, now - 2000.0);
+                since = f64::max(0.0, (now / 1e3 - 2.0).floor() * 1e3);
                 tokio::time::sleep(PAGE_ASKS_EVERY).await;
             }
         });

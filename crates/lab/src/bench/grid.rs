@@ -18,6 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long a process may take to be ready.
 const START_MAX: Duration = Duration::from_secs(20);
+/// How much longer each of many may take that are started together.
+const JOIN_MAX: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Ended when dropped.
@@ -275,7 +277,9 @@ impl Grid {
             Ok(Reply::Workers(all)) if all.len() >= count.into() => Some(()),
             _ => None,
         };
-        wait(joined, "the workers").await
+        // Each makes a key and a connection, and a thousand do so at the same time.
+        let each = JOIN_MAX * u32::from(count);
+        wait_for(joined, "the workers", START_MAX + each).await
     }
 
     /// Workers send heartbeats like this from now on, whatever they have in hand and whatever it costs.
@@ -549,15 +553,24 @@ pub fn job(group: Group, count: u32) -> Result<JobSpec, Failure> {
 ///
 /// # Errors
 /// Nothing for longer than a process may take to be ready.
-pub async fn wait<T>(mut look: impl AsyncFnMut() -> Option<T>, what: &str) -> Result<T, Failure> {
+pub async fn wait<T>(look: impl AsyncFnMut() -> Option<T>, what: &str) -> Result<T, Failure> {
+    wait_for(look, what, START_MAX).await
+}
+
+/// The same for at most so long.
+async fn wait_for<T>(
+    mut look: impl AsyncFnMut() -> Option<T>,
+    what: &str,
+    limit: Duration,
+) -> Result<T, Failure> {
     let since = Instant::now();
-    while since.elapsed() < START_MAX {
+    while since.elapsed() < limit {
         if let Some(found) = look().await {
             return Ok(found);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Err(Failure::Local(format!(
-        "{what} did not appear within {START_MAX:?}"
+        "{what} did not appear within {limit:?}"
     )))
 }

@@ -2,26 +2,35 @@
 
 mod common;
 
-use common::Grid;
 use common::browser::Page;
+use common::desktop::Desktop;
+use common::group::Group;
 use common::http::{At, Gateway};
+use common::scene::Scene;
 use common::tasks::Marks;
+use common::{Grid, Place};
+use std::path::Path;
+
+/// The dashboard of a gateway that is started for it; `folder` is for what the browser keeps.
+fn open(folder: &Path, place: &Place, args: &[&str]) -> (Gateway, Page) {
+    let gateway = Gateway::start(place, &[&["--listen", "127.0.0.1:0"], args].concat());
+    let At::Tcp(address, token) = gateway.at.clone() else {
+        panic!("no address");
+    };
+    let page = Page::open(folder, &format!("http://{address}/#token={token}"));
+    (gateway, page)
+}
 
 #[test]
 fn the_dashboard_shows_what_happens() {
     let folder = tempfile::tempdir().unwrap();
     let marks = Marks::new(folder.path());
     let mut grid = Grid::with(folder.path(), 1, &["--no-sandbox"]);
-    let gateway = Gateway::start(&grid.place, &["--listen", "127.0.0.1:0"]);
-    let At::Tcp(address, token) = gateway.at.clone() else {
-        panic!("no address");
-    };
-    let url = format!("http://{address}/#token={token}");
-    let mut page = Page::open(folder.path(), &url);
+    let (gateway, mut page) = open(folder.path(), &grid.place, &[]);
     page.await_text("There is no job.");
     let shown = page.value("location.href");
     assert!(
-        !shown.as_str().unwrap().contains(&token),
+        !shown.as_str().unwrap().contains("token"),
         "the token stays in the address"
     );
     let after = "deps = [\"first\"]";
@@ -65,5 +74,45 @@ fn the_dashboard_shows_what_happens() {
     common::until("the job to be done", || {
         page.value(state).as_bool().filter(|done| *done)
     });
+    assert!(page.errors.is_empty(), "{:?}", page.errors);
+}
+
+#[test]
+fn the_dashboard_is_told_of_owners_and_dead_workers_and_does_not_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let desktop = Desktop::virtual_one(folder.path());
+    let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
+    scene.back();
+    scene.run();
+    let (_gateway, mut page) = open(folder.path(), &scene.grid.place, &[]);
+    page.await_text("running");
+    page.go("#/machines");
+    page.await_text("2 machines: 2 live");
+    let mut busy = None;
+    let away = "document.querySelector('.tile.away')";
+    page.await_pushed("the owner's key press", away, || {
+        busy = Some(desktop.keep_using([&["key", "a"], &["key", "b"]]));
+    });
+    let dead =
+        "document.querySelector('.tile.dead') || document.querySelectorAll('.tile').length < 2";
+    page.await_pushed("the end of the other worker", dead, || {
+        scene.grid.workers[0].signal("-9");
+    });
+    drop(busy);
+    assert!(page.errors.is_empty(), "{:?}", page.errors);
+}
+
+#[test]
+fn the_dashboard_is_told_of_another_leader() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 3, 1);
+    let (_gateway, mut page) = open(folder.path(), &group.client, &group.args(&[]));
+    page.await_text("There is no job.");
+    page.go("#/faults");
+    page.await_text("this gateway begins to look");
+    let leader = group.leader();
+    let another = "document.querySelector('main').innerText.includes('another supervisor leads')";
+    page.await_pushed("another leader", another, || group.kill(leader));
+    page.await_text("live");
     assert!(page.errors.is_empty(), "{:?}", page.errors);
 }

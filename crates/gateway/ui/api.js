@@ -13,6 +13,9 @@ export function takeToken() {
   history.replaceState(null, "", "#/jobs");
 }
 
+/** What a user can do about a token that is not valid. */
+const STALE = "this page is not allowed in: its address was good for as long as the `hedge ui` that printed it ran. Run `hedge ui` again, and open the address that it prints";
+
 const headers = (more = {}) => ({ authorization: `Bearer ${sessionStorage.getItem(KEY) ?? ""}`, ...more });
 
 /** Why a request was not done. */
@@ -24,8 +27,12 @@ export class Problem extends Error {
 }
 
 async function ask(path, options = {}) {
-  const response = await fetch(path, { ...options, headers: headers(options.headers), cache: "no-store" });
+  const asked = fetch(path, { ...options, headers: headers(options.headers), cache: "no-store" });
+  const response = await asked.catch((error) => {
+    throw options.signal?.aborted ? error : new Problem(0, "the gateway does not answer");
+  });
   if (response.ok) return response;
+  if (response.status === 401) throw new Problem(401, STALE);
   const problem = await response.json().catch(() => ({ detail: response.statusText }));
   throw new Problem(response.status, problem.detail);
 }
@@ -59,7 +66,8 @@ export async function follow(path, signal, told, state = () => {}, ends = false)
     } catch (error) {
       if (signal.aborted) return;
       const final = error instanceof Problem && [401, 403, 404].includes(error.status);
-      state(false, final ? error.message : "the gateway does not answer; trying again");
+      const why = error instanceof Problem ? error.message : "the gateway does not answer";
+      state(false, final ? why : `${why}; trying again`, final);
       if (final) return;
     }
     await sleep(pause, signal);

@@ -48,6 +48,20 @@ export function list(parent, items, key, create, update) {
   }
 }
 
+/** The order of names. */
+export const order = new Intl.Collator("en", { numeric: true });
+
+/** The position in `items`, which are in the order of `by`, behind those that are not above `value`. */
+export function behind(items, value, by) {
+  let [from, to] = [0, items.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (by(items[middle]) <= value) from = middle + 1;
+    else to = middle;
+  }
+  return from;
+}
+
 /** Terms with their values. */
 export function facts(parent, pairs) {
   const shown = pairs.filter(([, value]) => value != null && value !== "");
@@ -92,4 +106,7 @@ export function bytes(count) {
 
 export const money = (micro, currency) => `${(micro / 1e6).toFixed(micro < 1e4 ? 6 : 2)} ${currency}`;
 export const percent = (share) => `${Math.round(100 * share)} %`;
-export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+// Making a format takes longer than using it.
+const grouped = new Intl.NumberFormat("en");
+export const number = (value) => grouped.format(value);
+export const count = (value, noun, nouns = `${noun}s`) => `${number(value)} ${value === 1 ? noun : nouns}`;

@@ -1,14 +1,15 @@
 // A job's groups as a graph: from left to right, what waits for what. The critical path is drawn strongest.
 
-import { list, s, text } from "./dom.js";
+import { behind, list, number, s, text } from "./dom.js";
 
 const [WIDTH, HEIGHT, GAP_X, GAP_Y, EDGE] = [170, 62, 56, 16, 8];
 /** More groups than this are listed as a table would be; a drawing of them says nothing. */
 export const GROUPS_MAX = 400;
 
-/** The groups on the path that decides when the job ends, or decided it once it has `ended`. */
-export function criticalPath(groups, ended) {
-  const open = ended ? [] : groups.filter((group) => group.done < group.tasks);
+/** The groups on the path that decides when the job ends; the one that decided it, where `ends` tells when groups ended. */
+export function criticalPath(groups, ends) {
+  if (ends?.size) return waitedFor(groups, ends);
+  const open = groups.filter((group) => group.done < group.tasks);
   const level = (group) => group.tail_s + group.expected_s;
   const among = open.length ? open : groups;
   let at = among.reduce((best, group) => (!best || level(group) > level(best) ? group : best), null);
@@ -20,6 +21,28 @@ export function criticalPath(groups, ended) {
     at = followers.get(at.group).reduce((best, next) => (!best || level(next) > level(best) ? next : best), null);
   }
   return path;
+}
+
+/** The group that ended last, and back from there each one that the next waited for the longest. */
+function waitedFor(groups, ends) {
+  const last = (among) => among.reduce((best, at) => (ends.has(at) && (best == null || ends.get(at) >= ends.get(best)) ? at : best), null);
+  const known = new Map(groups.map((group) => [group.group, group]));
+  const path = new Set();
+  for (let at = last([...known.keys()]); at != null && !path.has(at); at = last(known.get(at).waits_for)) path.add(at);
+  return path;
+}
+
+/** When the last task of each group was done or failed, by what is known of attempts. */
+export function lastEnds(groups, attempts) {
+  const ends = new Map();
+  const ordered = groups.toSorted((a, b) => a.first - b.first);
+  for (const { attempt, state, end_ms: end } of attempts) {
+    if (end == null || !["won", "failed"].includes(state)) continue;
+    const number = Number(/\.(\d+)\//.exec(attempt)?.[1]);
+    const group = ordered[behind(ordered, number, ({ first }) => first) - 1];
+    if (group && (state === "won" || group.failed)) ends.set(group.group, Math.max(end, ends.get(group.group) ?? 0));
+  }
+  return ends;
 }
 
 /** Where each group lies: its column is the longest chain in front of it. */
@@ -38,6 +61,12 @@ function layout(groups) {
       }
     }
   }
+  // What waits for nothing stands right before the first that waits for it, so that edges are short.
+  for (const group of groups) {
+    if (depth.get(group.group)) continue;
+    const followers = groups.filter((other) => other.waits_for.includes(group.group));
+    if (followers.length) depth.set(group.group, Math.min(...followers.map((other) => depth.get(other.group))) - 1);
+  }
   const columns = [];
   for (const group of groups) (columns[depth.get(group.group)] ??= []).push(group);
   const place = new Map();
@@ -53,8 +82,8 @@ function layout(groups) {
   return { place, width: columns.length * (WIDTH + GAP_X) - GAP_X + 2 * EDGE, height: Math.max(...columns.map((column) => column.length)) * (HEIGHT + GAP_Y) - GAP_Y + 2 * EDGE };
 }
 
-/** Draws the groups into an SVG element; `choose` is called with a group that is clicked. */
-export function draw(svg, groups, choose, ended) {
+/** Draws the groups into an SVG element; `choose` is called with a group that is clicked. `ends` as for the path. */
+export function draw(svg, groups, choose, ends) {
   const shape = groups.map((group) => `${group.group}:${group.waits_for}`).join(";");
   if (svg.shape !== shape) {
     svg.shape = shape;
@@ -65,7 +94,13 @@ export function draw(svg, groups, choose, ended) {
     svg.setAttribute("viewBox", `0 0 ${svg.laid.width} ${svg.laid.height}`);
   }
   const { place } = svg.laid;
-  const path = criticalPath(groups, ended);
+  const path = criticalPath(groups, ends);
+  const first = Math.min(...[...path].map((group) => place.get(group)?.x ?? 0));
+  if (svg.first !== first) {
+    svg.first = first;
+    // On a narrow screen the path may begin out of sight.
+    svg.parentElement.scrollLeft = first - GAP_X;
+  }
   const edges = groups.flatMap((group) => group.waits_for.filter((other) => place.has(other)).map((other) => [other, group.group]));
   list(svg.firstChild, edges, (edge) => edge.join(">"), ([from, to]) => {
     const [a, b] = [place.get(from), place.get(to)];
@@ -93,7 +128,7 @@ function node({ x, y }, group, choose) {
 function update(element, group, critical) {
   element.setAttribute("class", critical ? "node path" : "node");
   const [, , counts, copies, , fill, run, fail] = element.children;
-  text(counts, `${group.done.toLocaleString("en")} of ${group.tasks.toLocaleString("en")}`);
+  text(counts, `${number(group.done)} of ${number(group.tasks)}`);
   text(copies, group.copies ? `+${group.copies} ${group.copies === 1 ? "copy" : "copies"}` : "");
   const share = (part) => ((WIDTH - 20) * part) / Math.max(1, group.tasks);
   let x = 10;

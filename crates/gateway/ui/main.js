@@ -23,6 +23,7 @@ const routes = [
 ];
 
 function show() {
+  if (store.refused) return;
   end?.();
   end = null;
   main.replaceChildren();
@@ -41,7 +42,14 @@ function show() {
 }
 
 function showLink() {
-  const { open, why, grid, ready } = store;
+  const { open, why, grid, ready, refused } = store;
+  if (refused) {
+    end?.();
+    end = null;
+    main.replaceChildren(h("h1", {}, "Nothing can be shown"), h("p", { class: "note bad", role: "alert" }, why));
+    link.className = "lost";
+    return text(link, "not connected");
+  }
   const lost = !open && why;
   link.className = lost || !grid.reachable ? "lost" : ready ? "live" : "";
   text(link, lost ? why : !grid.reachable ? `the grid does not answer: ${grid.why}` : ready ? "live" : "connecting");

@@ -2,7 +2,7 @@
 
 import { follow } from "./api.js";
 
-export const store = { jobs: new Map(), workers: new Map(), incidents: new Map(), grid: { reachable: true }, open: false, why: null, ready: false };
+export const store = { jobs: new Map(), workers: new Map(), incidents: new Map(), grid: { reachable: true }, open: false, why: null, ready: false, refused: false };
 
 /** As many as the gateway remembers. */
 const INCIDENTS_MAX = 1000;
@@ -53,8 +53,8 @@ export function start() {
     apply[name]?.(data);
     changed();
   };
-  const state = (open, why) => {
-    Object.assign(store, { open, why });
+  const state = (open, why, refused = false) => {
+    Object.assign(store, { open, why, refused });
     changed();
   };
   follow("/v1/events", new AbortController().signal, told, state);

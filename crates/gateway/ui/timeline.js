@@ -1,6 +1,6 @@
 // Attempts over time on a canvas: one row for each worker and slot, drawn as far as it is seen.
 
-import { count } from "./dom.js";
+import { behind, count, order } from "./dom.js";
 
 const [ROW, BAR, HEAD, LEFT] = [18, 12, 22, 92];
 /** Height of the box: what its rows need, within these bounds. */
@@ -11,7 +11,10 @@ const COLOURS = { won: "--good", running: "--busy", assigned: "--idle", queued: 
 export class Timeline {
   constructor(box, name, choose) {
     this.name = name;
-    this.attempts = new Map();
+    /** Bars by the names of their attempts, those of them that run, and for each worker its rows. */
+    [this.attempts, this.running, this.workers] = [new Map(), new Map(), new Map()];
+    this.names = new Map();
+    [this.unplaced, this.copies] = [0, 0];
     this.rows = [];
     this.now = 0;
     this.canvas = document.createElement("canvas");
@@ -24,8 +27,13 @@ export class Timeline {
     this.sizes = new ResizeObserver(draw);
     this.sizes.observe(box);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.scheme.addEventListener("change", draw);
-    this.draw = draw;
+    // Finding a colour takes longer than drawing with it.
+    this.colours = {};
+    this.recolour = () => {
+      this.colours = {};
+      draw();
+    };
+    this.scheme.addEventListener("change", this.recolour);
     this.canvas.addEventListener("click", (event) => {
       const found = this.at(event.offsetX, event.offsetY);
       if (found) choose(found);
@@ -39,25 +47,44 @@ export class Timeline {
 
   end() {
     this.sizes.disconnect();
-    this.scheme.removeEventListener("change", this.draw);
+    this.scheme.removeEventListener("change", this.recolour);
   }
 
   /** Takes attempts in; `now` is the time of the job, and a job that `runs` goes on from there. */
   add(attempts, now, runs) {
-    const there = new Set(attempts.map((attempt) => attempt.attempt));
-    let changed = !this.words;
-    // What ran and is not told of any more was taken back before it began.
-    for (const [name, known] of this.attempts) {
-      if (known.end_ms == null && known.start_ms != null && !there.has(name)) changed = this.attempts.delete(name);
-    }
-    for (const attempt of attempts) {
+    // Of a large job few attempts are new. Those have their rows found, in the order in which they began.
+    const fresh = attempts.filter((attempt) => {
       const known = this.attempts.get(attempt.attempt);
-      changed ||= !known || known.state !== attempt.state || known.start_ms !== attempt.start_ms || known.end_ms !== attempt.end_ms;
-      this.attempts.set(attempt.attempt, attempt);
-    }
+      return !known || known.state !== attempt.state || known.start_ms !== attempt.start_ms || known.end_ms !== attempt.end_ms;
+    });
+    fresh.sort((a, b) => a.start_ms - b.start_ms);
+    for (const attempt of fresh) this.place(attempt);
     [this.now, this.seen, this.runs] = [now, performance.now(), runs];
-    // Of a large job this takes longer than a frame.
-    if (changed) this.arrange();
+    if (fresh.length || !this.words) this.arrange();
+    this.plan();
+  }
+
+  /** Takes out what runs and is not among these names: it was taken back before it began. */
+  keep(names) {
+    const gone = [...this.running.values()].filter((bar) => !names.has(bar.attempt));
+    for (const bar of gone) this.remove(bar);
+    if (gone.length) this.arrange();
+  }
+
+  /** Finds all rows anew, in the order in which attempts began: they need fewer so than as they came. */
+  settle() {
+    for (const [worker, slots] of this.workers) {
+      const bars = slots.flatMap((slot) => slot.bars).sort((a, b) => a.start_ms - b.start_ms);
+      const fresh = [];
+      for (const bar of bars) {
+        bar.slot = fresh.find(({ until }) => until <= bar.start_ms + 1);
+        if (!bar.slot) fresh.push((bar.slot = { bars: [], until: 0 }));
+        bar.slot.bars.push(bar);
+        bar.slot.until = bar.end_ms ?? Infinity;
+      }
+      this.workers.set(worker, fresh);
+    }
+    this.arrange();
     this.plan();
   }
 
@@ -66,26 +93,52 @@ export class Timeline {
     return this.runs ? this.now + performance.now() - this.seen : this.now;
   }
 
-  /** Gives each attempt a row of its worker in which nothing else runs at that time. */
-  arrange() {
-    const placed = [...this.attempts.values()].filter((attempt) => attempt.start_ms != null);
-    placed.sort((a, b) => a.start_ms - b.start_ms);
-    const workers = new Map();
-    for (const attempt of placed) {
-      const slots = workers.get(attempt.worker) ?? workers.set(attempt.worker, []).get(attempt.worker);
-      let slot = slots.find((slot) => slot.until <= attempt.start_ms + 1);
-      if (!slot) slots.push((slot = { bars: [], until: 0 }));
-      slot.bars.push(attempt);
-      slot.until = attempt.end_ms ?? Infinity;
+  /** Puts an attempt into a row of its worker in which nothing else runs at that time. */
+  place(attempt) {
+    const known = this.attempts.get(attempt.attempt);
+    if (known) this.remove(known);
+    const bar = { ...attempt, slot: null };
+    this.attempts.set(bar.attempt, bar);
+    if (bar.start_ms == null) {
+      this.unplaced++;
+      return;
     }
-    // Looking a name up takes long where there are many machines.
-    this.names = new Map([...workers.keys()].map((worker) => [worker, this.name(worker)]));
-    const names = [...workers.keys()].sort((a, b) => this.names.get(a).localeCompare(this.names.get(b)));
-    this.rows = names.flatMap((worker) => workers.get(worker).map((slot, at) => ({ worker, bars: slot.bars, first: at === 0 })));
+    if (bar.end_ms == null) this.running.set(bar.attempt, bar);
+    this.copies += bar.redundant ? 1 : 0;
+    const slots = this.workers.get(bar.worker) ?? this.workers.set(bar.worker, []).get(bar.worker);
+    const end = bar.end_ms ?? Infinity;
+    let at = 0;
+    bar.slot = slots.find(({ bars }) => {
+      at = behind(bars, bar.start_ms, (other) => other.start_ms);
+      const [before, after] = [bars[at - 1], bars[at]];
+      return (!before || (before.end_ms ?? Infinity) <= bar.start_ms + 1) && (!after || end <= after.start_ms + 1);
+    });
+    if (!bar.slot) [bar.slot, at] = [slots[slots.push({ bars: [] }) - 1], 0];
+    bar.slot.bars.splice(at, 0, bar);
+  }
+
+  /** Takes an attempt out again. */
+  remove(bar) {
+    this.attempts.delete(bar.attempt);
+    this.running.delete(bar.attempt);
+    if (!bar.slot) return void this.unplaced--;
+    this.copies -= bar.redundant ? 1 : 0;
+    const { bars } = bar.slot;
+    bars.splice(bars.lastIndexOf(bar), 1);
+  }
+
+  /** Lists the rows anew, by the names of the workers. */
+  arrange() {
+    for (const [worker, slots] of this.workers) {
+      // Looking a name up takes long where there are many machines.
+      if (!this.names.has(worker)) this.names.set(worker, this.name(worker));
+      if (slots.some(({ bars }) => !bars.length)) this.workers.set(worker, slots.filter(({ bars }) => bars.length));
+    }
+    const workers = [...this.workers].filter(([, slots]) => slots.length);
+    workers.sort(([a], [b]) => order.compare(this.names.get(a), this.names.get(b)));
+    this.rows = workers.flatMap(([worker, slots]) => slots.map(({ bars }, at) => ({ worker, bars, first: at === 0 })));
     this.box.style.height = `${Math.min(HIGH, Math.max(LOW, HEAD + this.rows.length * ROW + 6))}px`;
-    this.unplaced = this.attempts.size - placed.length;
-    const copies = placed.filter((attempt) => attempt.redundant).length;
-    const words = `${count(placed.length, "attempt")} on ${count(names.length, "machine")}${copies ? `, ${copies} of them redundant` : ""}`;
+    const words = `${count(this.attempts.size - this.unplaced, "attempt")} on ${count(workers.length, "machine")}${this.copies ? `, ${this.copies} of them redundant` : ""}`;
     this.canvas.setAttribute("aria-label", words);
     this.words = words;
   }
@@ -114,9 +167,7 @@ export class Timeline {
       canvas.style.height = `${height}px`;
     }
     this.filler.style.height = `${Math.max(0, HEAD + rows.length * ROW - height)}px`;
-    const style = getComputedStyle(box);
-    const colours = {};
-    const colour = (name) => (colours[name] ??= resolve(style, box, name));
+    const colour = (name) => (this.colours[name] ??= resolve(box, name));
     const paint = canvas.getContext("2d");
     paint.setTransform(ratio, 0, 0, ratio, 0, 0);
     paint.clearRect(0, 0, width, height);
@@ -125,6 +176,11 @@ export class Timeline {
     paint.font = "11px system-ui, sans-serif";
     paint.textBaseline = "middle";
     this.axis(paint, span, scale, width, height, colour);
+    // Rows end where the axis begins.
+    paint.save();
+    paint.beginPath();
+    paint.rect(0, HEAD, width, height - HEAD);
+    paint.clip();
     const from = Math.max(0, Math.floor(box.scrollTop / ROW));
     const to = Math.min(rows.length, Math.ceil((box.scrollTop + height - HEAD) / ROW));
     for (let at = from; at < to; at++) {
@@ -151,19 +207,18 @@ export class Timeline {
         }
       }
     }
-    paint.fillStyle = colour("--panel");
-    paint.fillRect(0, 0, LEFT, HEAD);
+    paint.restore();
   }
 
   axis(paint, span, scale, width, height, colour) {
-    const step = nice(span / Math.max(2, (width - LEFT) / 110));
+    const step = nice(span / Math.max(3, (width - LEFT) / 110));
     paint.fillStyle = colour("--soft");
     for (let at = 0; at <= span; at += step) {
       const x = LEFT + at * scale;
       paint.globalAlpha = 0.25;
       paint.fillRect(x, HEAD - 4, 1, height);
       paint.globalAlpha = 1;
-      paint.fillText(label(at, step), x + 3, HEAD / 2);
+      if (x < width - 40) paint.fillText(label(at, step), x + 3, HEAD / 2);
     }
   }
 
@@ -180,7 +235,7 @@ export class Timeline {
 }
 
 /** A custom property's colour for a canvas, which knows no light-dark(). */
-function resolve(style, box, name) {
+function resolve(box, name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
   box.append(probe);
@@ -192,9 +247,17 @@ function resolve(style, box, name) {
 /** A text of so many characters at most. */
 const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
-function nice(step) {
-  const power = 10 ** Math.floor(Math.log10(step));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((found) => found >= step);
-}
+/** Distances between marks of the axis that read well, ms. */
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 10e3, 15e3, 30e3, 60e3, 120e3, 300e3, 600e3, 1800e3, 3600e3, 7200e3, 21600e3, 43200e3];
+const DAY = 86_400_000;
+const nice = (step) => STEPS.find((found) => found >= step) ?? Math.ceil(step / DAY) * DAY;
 
-const label = (ms, step) => (step < 1000 ? `${+ms.toFixed(1)} ms` : ms < 60_000 || step < 10_000 ? `${+(ms / 1000).toFixed(1)} s` : `${+(ms / 60_000).toFixed(1)} min`);
+/** A time on an axis with marks at such a distance. */
+function label(ms, step) {
+  if (ms && step < 1000) return `${ms} ms`;
+  const [seconds, minutes, hours] = [ms / 1000, ms / 60e3, ms / 3600e3];
+  if (ms < 60e3) return `${seconds} s`;
+  const pad = (value) => String(Math.round(value)).padStart(2, "0");
+  if (ms < 3600e3) return step % 60e3 ? `${Math.floor(minutes)}:${pad(seconds % 60)} min` : `${minutes} min`;
+  return step % 3600e3 ? `${Math.floor(hours)}:${pad(minutes % 60)} h` : `${hours} h`;
+}

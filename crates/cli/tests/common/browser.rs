@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, SystemTime};
 
 /// Messages of the browser that wait to be read; it is held up beyond that.
 const WAITING_MAX: usize = 10_000;
@@ -153,6 +154,33 @@ impl Page {
                 .contains(text)
                 .then_some(())
         });
+    }
+
+    /// Has the page show what `shown`, an expression, says, by something that `act` does: without being loaded anew, and
+    /// without a request of its own. Gives the time from `act` until it was shown.
+    pub fn await_pushed(&mut self, what: &str, shown: &str, act: impl FnOnce()) -> Duration {
+        let watch = format!(
+            "window.pushed = {{ at: null, requests: performance.getEntriesByType('resource').length }};
+             new MutationObserver((_, observer) => {{
+               if (!({shown})) return;
+               observer.disconnect();
+               pushed.at = Date.now();
+             }}).observe(document.body, {{ subtree: true, childList: true, characterData: true, attributes: true }});
+             Boolean({shown})"
+        );
+        assert_eq!(self.value(&watch), false, "{what} is shown already");
+        let since = SystemTime::now();
+        act();
+        // The page is another one where it was loaded anew.
+        let at = until(what, || self.value("window.pushed.at").as_u64());
+        // Its own files, like the icon, may come at any time.
+        let asked = "performance.getEntriesByType('resource').slice(pushed.requests)
+            .map(({ name }) => name).filter((name) => name.includes('/v1/'))";
+        assert_eq!(self.value(asked), json!([]), "the page asked for {what}");
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at);
+        let took = at.duration_since(since).unwrap_or_default();
+        println!("{what}: shown after {} ms", took.as_millis());
+        took
     }
 
     /// Goes to another view.

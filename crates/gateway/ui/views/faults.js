@@ -27,8 +27,10 @@ const KINDS = {
 const LANES = ["Leaders", "Suspected", "Dead", "Owners", "Vacates", "Excluded", "Came and went"];
 const [LEFT, ROW, HEAD] = [104, 24, 20];
 
-const clock = (ms) => new Date(ms).toLocaleTimeString("en", { hour12: false });
-const day = (ms) => new Date(ms).toLocaleString("en", { hour12: false, dateStyle: "medium", timeStyle: "medium" });
+const times = new Intl.DateTimeFormat("en", { hour12: false, timeStyle: "medium" });
+const days = new Intl.DateTimeFormat("en", { hour12: false, dateStyle: "medium", timeStyle: "medium" });
+const clock = (ms) => times.format(ms);
+const day = (ms) => days.format(ms);
 
 export function faults(root) {
   let shown = STEP;
@@ -50,7 +52,7 @@ export function faults(root) {
       more),
   );
 
-  const machine = (one) => one.host ?? (one.kind === "leader" ? `supervisor ${one.peer.slice(0, 10)}` : "");
+  const machine = (one) => one.host ? `${one.host} ${one.peer?.slice(0, 4) ?? ""}` : (one.kind === "leader" ? `supervisor ${one.peer.slice(0, 10)}` : "");
   const words = (one) => [KINDS[one.kind]?.[0] ?? one.kind, ...one.why].join(": ");
 
   function update() {
@@ -116,6 +118,8 @@ export function faults(root) {
 
   update();
   const timer = setInterval(update, 1000);
+  const sizes = new ResizeObserver(update);
+  sizes.observe(root);
   const end = watch(update);
-  return () => (clearInterval(timer), end());
+  return () => (clearInterval(timer), sizes.disconnect(), end());
 }

@@ -2,8 +2,8 @@
 
 import { get, live } from "../api.js";
 import { confirmPost } from "../ask.js";
-import { bytes, count, facts, h, list, meter, money, percent, s, state, text, time } from "../dom.js";
-import { GROUPS_MAX, draw } from "../graph.js";
+import { bytes, count, facts, h, list, meter, money, number, percent, s, state, text, time } from "../dom.js";
+import { GROUPS_MAX, draw, lastEnds } from "../graph.js";
 import { store, watch } from "../store.js";
 import { Timeline } from "../timeline.js";
 import { elapsed } from "./jobs.js";
@@ -11,6 +11,8 @@ import { elapsed } from "./jobs.js";
 /** Between two requests for what the event stream does not bring; of a large job longer, as they cost its leader more. */
 const ASK_EVERY_MS = 500;
 const ASK_EVERY_MS_PER_TASK = 0.02;
+/** After an answer that did not come. */
+const AFTER_TROUBLE_MS = 1500;
 /** Tasks of a group that are listed. */
 const TASKS_SHOWN = 50;
 
@@ -22,6 +24,8 @@ export function job(root, name) {
   const timeline = new Timeline(parts.timeline, hostOf, (attempt) => (location.hash = taskPath(id, attempt.task)));
   const chances = [];
   let groups = [];
+  /** When groups ended, of a job that has. */
+  let ends = null;
   let chosen = null;
   let view = null;
   let since = 0;
@@ -38,17 +42,18 @@ export function job(root, name) {
     const words = `${view.done} of ${view.tasks} tasks done, ${view.running} running, ${view.failed} failed${view.lost ? `, ${view.lost} lost` : ""}`;
     meter(parts.meter, words, view.tasks, [["done", view.done], ["running", view.running], ["failed", view.failed], ["lost", view.lost]]);
     facts(parts.facts, [
-      ["Done", `${view.done.toLocaleString("en")} of ${view.tasks.toLocaleString("en")}`],
+      ["Done", `${number(view.done)} of ${number(view.tasks)}`],
       ["Running", view.running], ["Ready", view.ready], ["Waiting", view.waiting], ["Failed", view.failed],
       ["Lost", view.lost || null], ["Skipped", view.skipped || null], ["Critical", view.critical],
       ["Time", time(elapsed(view))],
       ["Time left", open && view.left_ms != null ? `${time(view.left_ms)} (${time(view.left_low_ms)} to ${time(view.left_high_ms)})` : null],
-      ["Attempts", `${view.attempts.total} (${view.attempts.redundant} copies)`],
+      ["Attempts", `${number(view.attempts.total)} (${count(view.attempts.redundant, "copy", "copies")})`],
       ["Attempts lost", view.attempts.lost || null],
       ["Results", view.result_bytes ? bytes(view.result_bytes) : null],
     ]);
     const reasons = [...(view.why ? [view.why] : []), ...view.waits];
-    list(parts.waits, reasons, (reason) => reason, (reason) => h("li", { class: "note" }, reason), () => {});
+    list(parts.waits, reasons, (reason) => reason, (reason) => h("li", {}, reason),
+      (item, reason) => (item.className = view.state === "failed" && reason === view.why ? "note bad" : "note"));
     showCost();
     showDeadline();
   }
@@ -74,12 +79,13 @@ export function job(root, name) {
     if (!deadline) return;
     if (deadline.chance != null) chances.push([view.elapsed_ms, deadline.chance]);
     if (chances.length > 2000) chances.splice(0, 1000);
+    const open = ["running", "waiting"].includes(view.state);
     facts(parts.deadlineFacts, [
       ["Finish within", time(deadline.finish_by_ms)],
-      ["Left", time(Math.max(0, deadline.left_ms))],
-      ["Chance", deadline.missed ? "missed" : deadline.chance == null ? "not known yet" : percent(deadline.chance)],
+      ["Time until then", open ? time(Math.max(0, deadline.left_ms)) : null],
+      ["Chance", deadline.missed ? "missed" : !open ? "met" : deadline.chance == null ? "not known yet" : percent(deadline.chance)],
       ["Asked for", percent(deadline.confidence)],
-      ["At risk", deadline.at_risk ? "yes" : "no"],
+      ["At risk", open ? (deadline.at_risk ? "yes" : "no") : null],
     ]);
     const [width, height] = [300, 60];
     const x = (ms) => (width * ms) / deadline.finish_by_ms;
@@ -92,7 +98,7 @@ export function job(root, name) {
   function showGroups() {
     const few = groups.length <= GROUPS_MAX;
     parts.graph.hidden = !few;
-    if (few && groups.length) draw(parts.graph, groups, choose, view && !["running", "waiting"].includes(view.state));
+    if (few && groups.length) draw(parts.graph, groups, choose, ends);
     const copies = groups.reduce((sum, group) => sum + group.copies, 0);
     text(parts.graphNote, few
       ? `${count(groups.length, "group")}. The strong line is the critical path. ${copies ? `${count(copies, "redundant attempt")} under way.` : ""}`
@@ -125,38 +131,44 @@ export function job(root, name) {
 
   /** Asks for what the event stream does not bring: groups and attempts. */
   async function more() {
-    const pages = async (path, key, take) => {
+    const runs = view ? ["running", "waiting"].includes(view.state) : true;
+    // Pages that show the same job share what the grid is asked for. After its end nothing would correct an old answer.
+    const age = `max_age_ms=${runs ? Math.round(pause() / 2) : 0}`;
+    const pages = async (path, take) => {
       for (let from = 0; from != null && !signal.aborted; ) {
-        const page = await get(`${path}${path.includes("?") ? "&" : "?"}from=${from}`, signal);
+        const page = await get(`${path}&from=${from}`, signal);
         take(page);
         from = page.next;
       }
     };
     const found = [];
-    await pages(`/v1/jobs/${id}/groups`, "groups", (page) => found.push(...page.groups));
+    await pages(`/v1/jobs/${id}/groups?${age}`, (page) => found.push(...page.groups));
     groups = found;
     showGroups();
-    let now = 0;
-    const attempts = [];
-    await pages(`/v1/jobs/${id}/attempts?since_ms=${since}`, "attempts", (page) => {
-      attempts.push(...page.attempts);
-      now ||= page.now_ms;
+    const [first, open] = [since === 0, new Set()];
+    let now = null;
+    await pages(`/v1/jobs/${id}/attempts?${age}&since_ms=${since}`, (page) => {
+      now ??= page.now_ms;
+      timeline.add(page.attempts, now, runs && live);
+      for (const one of page.attempts) if (one.end_ms == null) open.add(one.attempt);
     });
-    const runs = view ? ["running", "waiting"].includes(view.state) : true;
-    timeline.add(attempts, now, runs && live);
+    timeline.keep(open);
+    if (first) timeline.settle();
+    ends = runs || groups.length > GROUPS_MAX ? null : lastEnds(groups, timeline.attempts.values());
+    if (ends) showGroups();
     // What ended while the pages were asked for comes again with the next.
-    since = Math.max(0, now - 2000);
-    const unplaced = timeline.unplaced ? ` ${count(timeline.unplaced, "attempt")} ended before a supervisor restarted, and their times are not known.` : "";
+    since = Math.max(0, Math.floor(now / 1000 - 2) * 1000);
+    const unplaced = timeline.unplaced ? ` ${count(timeline.unplaced, "attempt")} ended under an earlier version, and the times are not known.` : "";
     text(parts.timelineNote, `${timeline.words}.${unplaced}`);
     if (chosen) await showTasks();
   }
 
+  const pause = () => Math.max(ASK_EVERY_MS, ASK_EVERY_MS_PER_TASK * (view?.tasks ?? 0));
   let [asking, again, asked] = [false, false, 0];
   async function ask() {
     if (asking) return void (again = true);
     asking = true;
-    const pause = Math.max(ASK_EVERY_MS, ASK_EVERY_MS_PER_TASK * (view?.tasks ?? 0));
-    const wait = asked + pause - performance.now();
+    const wait = asked + pause() - performance.now();
     if (wait > 0) await new Promise((done) => setTimeout(done, wait));
     asked = performance.now();
     try {
@@ -165,7 +177,12 @@ export function job(root, name) {
       await more();
       text(parts.trouble, "");
     } catch (error) {
-      if (!signal.aborted) text(parts.trouble, error.message);
+      if (signal.aborted) return;
+      if (error.status === 404 && !view) return void root.replaceChildren(h("h1", {}, `Job ${id}`), h("p", {}, error.message), h("p", {}, h("a", { href: "#/jobs" }, "All jobs")));
+      text(parts.trouble, `What follows may be old: ${error.message}.`);
+      // Neither a gateway that is back nor a supervisor tells of a job that did not change.
+      again = error.status !== 404;
+      asked += AFTER_TROUBLE_MS;
     }
     asking = false;
     if (again && !signal.aborted) ask();
@@ -230,7 +247,7 @@ function page(root, id) {
     h("section", {}, made.meter, h("br"), made.facts, made.waits),
     h("section", {}, h("h2", {}, "Graph"), made.graphNote, h("div", { class: "scroll" }, made.graph), made.tasks),
     h("section", {}, h("h2", {}, "Attempts over time"), made.timeline, made.timelineNote,
-      h("p", { class: "legend" }, key("running", "running"), key("won", "won"), key("failed", "failed or lost"), key("cancelled", "cancelled"), h("span", {}, "▂ below: a copy"))),
+      h("p", { class: "legend" }, key("running", "running"), key("won", "won"), key("failed", "failed or lost"), key("cancelled", "cancelled"), h("span", {}, h("span", { class: "copy" }, "▂"), " below: a copy"))),
     h("section", {}, h("h2", {}, "Cost"), made.costs, h("br"), made.cost),
     made.deadline,
   );

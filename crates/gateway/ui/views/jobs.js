@@ -1,7 +1,7 @@
 // All jobs in a list, the newest first.
 
 import { live } from "../api.js";
-import { h, list, meter, money, state, text, time, count } from "../dom.js";
+import { count, h, list, meter, money, number, state, text, time } from "../dom.js";
 import { store, watch } from "../store.js";
 
 /** Jobs that are listed before the user asks for more. */
@@ -40,8 +40,8 @@ export function jobs(root) {
   function draw(element, job) {
     const [, , where, tasks, took, cost] = element.children;
     state(where.firstChild, job.state);
-    const failed = (job.failed ? `, ${job.failed} failed` : "") + (job.lost ? `, ${job.lost} lost` : "");
-    const words = `${job.done.toLocaleString("en")} of ${job.tasks.toLocaleString("en")}${failed}`;
+    const count = (tasks, what) => (tasks ? `, ${number(tasks)}\u00a0${what}` : "");
+    const words = `${number(job.done)} of ${number(job.tasks)}${count(job.failed, "failed")}${count(job.lost, "lost")}`;
     meter(tasks.firstChild, `${words} done`, job.tasks, [["done", job.done], ["running", job.running], ["failed", job.failed], ["lost", job.lost]]);
     text(tasks.lastChild, words);
     text(took, time(elapsed(job)));

@@ -1,7 +1,7 @@
 // All machines in one picture, and one of them in words.
 
 import { confirmPost } from "../ask.js";
-import { bytes, count, facts, h, list, state, text } from "../dom.js";
+import { bytes, count, facts, h, list, number, order, state, text } from "../dom.js";
 import { store, watch } from "../store.js";
 
 const MARKS = { live: "", late: "!", suspect: "!", dead: "✕", away: "‖", draining: "↓" };
@@ -13,14 +13,14 @@ const used = (worker) => {
   const { cpus_milli: total } = worker.total;
   return total ? 1 - worker.free.cpus_milli / total : 0;
 };
-const cpus = (milli) => (milli / 1000).toLocaleString("en", { maximumFractionDigits: 1 });
+const cpus = (milli) => number(Math.round(milli / 100) / 10);
 
 export function machines(root) {
   let chosen = null;
   const summary = h("p", { class: "soft" });
   const tiles = h("ul", { class: "plain tiles" });
   const legend = h("p", { class: "legend" },
-    ...[["live", "ready"], ["late", "late or suspected"], ["dead", "dead"], ["away", "its owner is back"], ["draining", "leaves"]]
+    ...[["live", "live"], ["late", "late or suspected"], ["dead", "dead"], ["away", "its owner is back"], ["draining", "leaves"]]
       .map(([name, words]) => h("span", { class: `state ${name}` }, words)),
     h("span", {}, "filled: CPUs in use"));
   const detail = h("section", { hidden: true, "aria-live": "polite" });
@@ -39,24 +39,28 @@ export function machines(root) {
   }));
 
   function draw(item, worker, few) {
+    const pressed = String(chosen === worker.peer);
     const button = item.firstChild;
+    // Of many machines few have changed.
+    if (item.shown === worker && button.getAttribute("aria-pressed") === pressed) return;
+    item.shown = worker;
     const name = condition(worker);
     button.className = `tile ${name}`;
     button.style.setProperty("--used", `${Math.round(100 * used(worker))}%`);
-    button.setAttribute("aria-pressed", String(chosen === worker.peer));
+    button.setAttribute("aria-pressed", pressed);
     const busy = `${cpus(worker.total.cpus_milli - worker.free.cpus_milli)} of ${cpus(worker.total.cpus_milli)} CPUs in use`;
-    const label = `${worker.host}, ${name}, ${busy}`;
+    const label = `${worker.host} ${worker.peer.slice(0, 4)}, ${name}, ${busy}`;
     // A small tile has no words of its own.
     few ? button.removeAttribute("aria-label") : button.setAttribute("aria-label", label);
     button.title = label;
     const parts = few
-      ? [["host", "b", worker.host], ["what", "span", `${name}, ${count(worker.in_hand, "attempt")}`], ["cpus", "span", busy]]
+      ? [["host", "b", `${worker.host} ${worker.peer.slice(0, 4)}`], ["what", "span", `${name}, ${count(worker.in_hand, "attempt")}`], ["cpus", "span", busy]]
       : [["mark", "span", MARKS[name] ?? "?"]];
     list(button, parts, ([key]) => key, ([key, element]) => h(element, { class: key }), (element, [, , words]) => text(element, words));
   }
 
   function update() {
-    const all = [...store.workers.values()].sort((a, b) => a.host.localeCompare(b.host) || a.peer.localeCompare(b.peer));
+    const all = [...store.workers.values()].sort((a, b) => order.compare(a.host, b.host) || order.compare(a.peer, b.peer));
     const few = all.length <= FEW;
     tiles.classList.toggle("few", few);
     list(tiles, all, (worker) => `${few}${worker.peer}`, tile, (item, worker) => draw(item, worker, few));

@@ -51,7 +51,7 @@ export function task(root, job, name) {
       ["Generation", view.generation || null],
       ...Object.entries(view.parameters).map(([name, value]) => [`\${${name}}`, value]),
       ["Memory of the next attempt", view.memory_raised ? bytes(view.memory_raised) : null],
-      ["Left", view.outputs.length ? view.outputs.slice(0, 5).join(", ") + (view.outputs.length > 5 ? " …" : "") : null],
+      ["Outputs", view.outputs.length ? view.outputs.slice(0, 5).join(", ") + (view.outputs.length > 5 ? " …" : "") : null],
     ]);
     list(rows, view.attempts, (one) => one.attempt,
       () => h("tr", {}, h("td", { class: "name" }), h("td", {}, h("span")), h("td", { class: "name wide" }), h("td", { class: "number" }), h("td", { class: "name" })),

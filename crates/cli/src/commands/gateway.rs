@@ -12,6 +12,7 @@ use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Runs until it is told to end.
 ///
@@ -55,7 +56,7 @@ pub fn draw_token(folder: &Path) -> Result<Token, Failure> {
 }
 
 /// Serves a grid until the process is told to end, or there has been no connection for as long as is given; `started` is
-/// told where.
+/// told where, and if it fails nothing is served.
 ///
 /// # Errors
 /// It cannot listen, or the grid cannot be reached or refuses this peer.
@@ -82,11 +83,20 @@ pub fn serve(
         let client = patiently("no supervisor has answered yet; still trying", connecting).await?;
         let mut interrupts = Interrupts::new()?;
         let mut told = Ok(());
+        let (in_vain, nobody_knows) = oneshot::channel();
         let stop = async {
-            interrupts.next().await;
-            interrupts.quit_on_next(Exit::Done);
+            tokio::select! {
+                () = interrupts.next() => interrupts.quit_on_next(Exit::Done),
+                Ok(()) = nobody_knows => {}
+            }
         };
-        let started = |reached: &Reached| told = started(reached);
+        let started = |reached: &Reached| {
+            told = started(reached);
+            if told.is_err() {
+                // The receiver is in `stop`.
+                _ = in_vain.send(());
+            }
+        };
         let served = hedge_gateway::serve(client, config, started, stop);
         served.await.map_err(failed)?;
         told.map(|()| Exit::Done)
@@ -115,7 +125,7 @@ fn failed(error: GatewayError) -> Failure {
 }
 
 fn tell(context: &Context, reached: &Reached, token_file: Option<&Path>) -> Result<(), Failure> {
-    match reached {
+    let told = match reached {
         Reached::Socket(path) => context.look.print(&json!({ "socket": path }), || {
             let path = path.display();
             format!("the gateway listens at {path}\n")
@@ -129,5 +139,10 @@ fn tell(context: &Context, reached: &Reached, token_file: Option<&Path>) -> Resu
                 format!("the gateway listens at {url}; requests show the token in {token_file}\n")
             })
         }
+    };
+    match told {
+        // Its clients know the address from how it was started.
+        Err(Failure::OutputClosed) => Ok(()),
+        told => told,
     }
 }

@@ -30,18 +30,15 @@ pub fn run(context: &Context, args: &Ui) -> Result<Exit, Failure> {
                 return Ok(());
             };
             let url = format!("http://{address}/#token={text}");
-            context
+            let told = context
                 .look
-                .print(&json!({ "url": url }), || format!("{url}\n"))?;
-            if !args.no_browser && has_screen() {
-                page = Some(
-                    redirect(&folder, &url)
-                        .map_err(|error| file("write a page to", &folder, error))?,
-                );
-                if let Some(page) = &page {
-                    open(page);
-                }
+                .print(&json!({ "url": url }), || format!("{url}\n"));
+            if args.no_browser || !has_screen() {
+                return told;
             }
+            let made = redirect(&folder, &url);
+            let made = made.map_err(|error| file("write a page to", &folder, error))?;
+            open(page.insert(made));
             Ok(())
         },
     )

@@ -9,6 +9,10 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::termion::event::Key;
 use serde_json::json;
+use std::process::{Command, Stdio};
+
+/// Set where a test runs once more, on a terminal.
+const ON_TERMINAL: &str = "HEDGE_TEST_ON_TERMINAL";
 
 fn job(id: u64, state: &str, done: u32) -> Notice {
     let part =
@@ -136,4 +140,43 @@ fn a_grid_that_is_gone_is_said_first() {
         Some(1),
         "the cursor stays in the table"
     );
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_before_it_is_reported() {
+    const NAME: &str = "top::tests::a_panic_gives_the_terminal_back_before_it_is_reported";
+    const BUG: &str = "a view has a bug";
+    if std::env::var_os(ON_TERMINAL).is_some() {
+        crate::exit::install_panic_hook();
+        let mut terminal = super::terminal::Terminal::open().unwrap();
+        let drawn = terminal.draw(|_| panic!("{BUG}"));
+        unreachable!("{drawn:?}");
+    }
+    let own = std::env::current_exe().unwrap();
+    let inner = format!(
+        "{} --exact {NAME} --nocapture; echo \"ended with $?\"; \
+         stty -a | grep -ow -e '-*icanon' -e '-*echo' -e '-*isig' | tr '\\n' ' '",
+        own.display()
+    );
+    let mut child = Command::new("script")
+        .args(["-q", "-e", "-c", &inner, "/dev/null"])
+        .envs([(ON_TERMINAL, "1"), ("TERM", "xterm")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let keys = child.stdin.take();
+    let written = child.wait_with_output().unwrap().stdout;
+    drop(keys);
+    let raw = String::from_utf8_lossy(&written);
+    let places = ["\u{1b}[?1049h", "\u{1b}[?1049l", BUG].map(|part| raw.find(part));
+    assert!(places.is_sorted() && places[0].is_some(), "{raw:?}");
+    let mut terminal = vt100::Parser::new(24, 80, 0);
+    terminal.process(&written);
+    let text = terminal.screen().contents();
+    assert!(text.contains("ended with 70"), "{text}");
+    let flags: Vec<&str> = text.split_whitespace().rev().take(3).collect();
+    assert!(flags.iter().all(|flag| !flag.starts_with('-')), "{text}");
+    assert!(!terminal.screen().alternate_screen(), "{text}");
+    assert!(!terminal.screen().hide_cursor(), "{text}");
 }

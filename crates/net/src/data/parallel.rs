@@ -14,8 +14,12 @@ pub(super) fn map<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T, &mut Vec<u8>) -> R + Sync,
 ) -> Vec<R> {
-    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let threads = cores.min(THREADS_MAX).min(items.len());
+    // The system reads files to tell how many processors there are.
+    let cores = || std::thread::available_parallelism().map_or(1, |count| count.get());
+    let threads = match items.len() {
+        0 | 1 => 1,
+        count => cores().min(THREADS_MAX).min(count),
+    };
     if threads <= 1 {
         let mut buffer = Vec::new();
         return items.iter().map(|item| work(item, &mut buffer)).collect();

@@ -126,6 +126,16 @@ impl InHand {
     }
 }
 
+/// The benchmark kernels. Work or a returning owner stops them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Benchmark {
+    #[default]
+    Idle,
+    /// They start once nothing else runs.
+    Requested,
+    Running,
+}
+
 /// The state of a worker: its attempts in hand, its free resources, and its response to the owner.
 #[derive(Debug)]
 pub struct Worker {
@@ -137,10 +147,7 @@ pub struct Worker {
     queue: VecDeque<AttemptId>,
     draining: bool,
     content: Content,
-    /// Whether the benchmark kernels are requested and have not started.
-    benchmark: bool,
-    /// Whether the kernels run. Work or a returning owner stops them.
-    benchmarking: bool,
+    benchmark: Benchmark,
     owner: Owner,
 }
 
@@ -156,8 +163,7 @@ impl Worker {
             queue: VecDeque::new(),
             draining: false,
             content: Content::default(),
-            benchmark: false,
-            benchmarking: false,
+            benchmark: Benchmark::default(),
             owner: Owner::new(OwnerRules::dedicated()),
         }
     }
@@ -208,8 +214,10 @@ impl Worker {
             }
             Event::Benchmarked(scores) => {
                 // Kernels that were stopped may have run beside a task.
-                let scores = scores.filter(|_| std::mem::take(&mut self.benchmarking));
-                out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
+                if self.benchmark == Benchmark::Running {
+                    self.benchmark = Benchmark::Idle;
+                    out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
+                }
             }
         }
         let after = self.stance();
@@ -221,17 +229,27 @@ impl Worker {
             out.insert(first, Action::Pause(after.paused));
         }
         let working = self.owner.response() == OwnerResponse::Work;
-        if self.benchmark && working && self.busy() == 0 && self.queue.is_empty() {
-            (self.benchmark, self.benchmarking) = (false, true);
-            out.push(Action::Benchmark);
-        }
-        // Neither work nor an owner waits for the kernels. The supervisor requests them again.
-        if self.benchmarking && !(working && self.queue.is_empty()) {
-            self.benchmarking = false;
-            out.push(Action::EndBenchmark);
-        }
+        self.update_benchmark(out);
         if working {
             self.start_queued(now, out);
+        }
+    }
+
+    /// Starts requested kernels once nothing runs. Neither work nor an owner waits for kernels that run: the supervisor
+    /// requests them again.
+    fn update_benchmark(&mut self, out: &mut Vec<Action>) {
+        let working = self.owner.response() == OwnerResponse::Work;
+        let unoccupied = working && self.queue.is_empty();
+        match self.benchmark {
+            Benchmark::Requested if unoccupied && self.busy() == 0 => {
+                self.benchmark = Benchmark::Running;
+                out.push(Action::Benchmark);
+            }
+            Benchmark::Running if !unoccupied => {
+                self.benchmark = Benchmark::Idle;
+                out.push(Action::EndBenchmark);
+            }
+            Benchmark::Idle | Benchmark::Requested | Benchmark::Running => {}
         }
     }
 
@@ -308,7 +326,9 @@ impl Worker {
             }
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
-            ToWorker::Benchmark => self.benchmark = true,
+            // Kernels that run already report their scores in any case.
+            ToWorker::Benchmark if self.benchmark == Benchmark::Running => {}
+            ToWorker::Benchmark => self.benchmark = Benchmark::Requested,
             // The shell handles heartbeats and probes, so that they never wait for anything here.
             ToWorker::Heartbeat(_) | ToWorker::Tripwire { .. } | ToWorker::Probe { .. } => {}
             // The core does not see what attempts print.

@@ -186,7 +186,7 @@ impl Supervisor {
     }
 
     /// Returns whether the ticket whose secret has this hash admits peers of this role.
-    pub fn invites(&self, ticket: Hash, role: msg::Role) -> bool {
+    pub fn is_ticket_valid(&self, ticket: Hash, role: msg::Role) -> bool {
         self.state.invitation(self.now, ticket, role).is_ok()
     }
 

@@ -1,4 +1,4 @@
-//! What a supervisor counts while it leads.
+//! Metrics that a supervisor counts while it leads.
 
 use super::{ByKind, attempt_times, fault_times};
 use hedge_core::monitor::{Found, Liveness};
@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Tasks whose recovery is timed at once, at most; those of further lost workers are not.
+/// The most tasks whose recovery is timed at once. Further ones are not timed.
 const RECOVERING_MAX: usize = 100_000;
 
 /// Whether an attempt was the first of its task or a copy, and how it ended.
@@ -106,11 +106,11 @@ impl SupervisorMetrics {
     }
 }
 
-/// Turns what a supervisor's core hears and wants into figures.
+/// Updates the metrics from the events and actions of a supervisor's core.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     metrics: SupervisorMetrics,
-    /// Tasks of workers that were suspected or lost, with the worker and when it was heard last.
+    /// Tasks of suspected or lost workers that have not been assigned elsewhere, with the worker and its last heartbeat.
     recovering: BTreeMap<TaskId, (PeerId, Time)>,
 }
 
@@ -122,10 +122,10 @@ impl Tally {
         }
     }
 
-    /// The core is about to hear this. `now` is a time of the process.
-    pub fn hears(&mut self, now: Time, event: &Event, core: &Core) {
+    /// Counts an event before the core handles it. `now` is the uptime of the process.
+    pub fn on_event(&mut self, now: Time, event: &Event, core: &Core) {
         match event {
-            // What another proposed, or an earlier process, is not counted here.
+            // Records that another supervisor or an earlier process proposed are not counted here.
             Event::Committed {
                 proposal: Some(_),
                 record,
@@ -158,8 +158,8 @@ impl Tally {
         }
     }
 
-    /// The core wants this done.
-    pub fn wants(&mut self, now: Time, actions: &[Action]) {
+    /// Counts actions of the core.
+    pub fn on_actions(&mut self, now: Time, actions: &[Action]) {
         if self.recovering.is_empty() {
             return;
         }
@@ -185,8 +185,8 @@ impl Tally {
         }
     }
 
-    /// Whether the core leads.
-    pub fn leads(&mut self, leads: bool) {
+    /// Records whether the core leads.
+    pub fn on_leadership(&mut self, leads: bool) {
         let before = self.metrics.leads.set(i64::from(leads));
         if leads && before == 0 {
             self.metrics.epochs.inc();
@@ -217,7 +217,7 @@ impl Tally {
         }
     }
 
-    /// A worker was suspected or lost that was heard last at `since`.
+    /// Starts to time the recovery of a suspected or lost worker's tasks. Its last heartbeat was at `since`.
     fn missing(&mut self, peer: PeerId, since: Time, core: &Core) {
         for (task, elsewhere) in core.tasks_at(peer) {
             if elsewhere {

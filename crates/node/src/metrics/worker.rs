@@ -1,4 +1,4 @@
-//! What a worker counts.
+//! Metrics that a worker counts.
 
 use super::{ByKind, ByOutcome, attempt_times, fault_times};
 use hedge_model::ending::Fault;
@@ -68,12 +68,12 @@ impl WorkerMetrics {
     }
 }
 
-/// Turns what a worker does into figures.
+/// Updates the metrics from what the worker does.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     metrics: WorkerMetrics,
     response: OwnerResponse,
-    /// Since when what runs here is given up, while anything still does.
+    /// Since when the worker vacates the machine, while attempts still run.
     vacates: Option<Instant>,
 }
 
@@ -85,7 +85,7 @@ impl Tally {
         }
     }
 
-    /// An attempt's process is over.
+    /// Counts an attempt whose process has ended.
     pub fn ended(&self, report: &Report) {
         let outcome = match &report.outcome {
             Outcome::Done(_) => "done",
@@ -105,13 +105,13 @@ impl Tally {
             .observe(report.usage.running.as_secs_f64());
     }
 
-    /// A supervisor that leads is connected, or none is.
+    /// Records whether a leader is connected.
     pub fn connected(&self, connected: bool) {
         self.metrics.connected.set(i64::from(connected));
         self.metrics.connections.inc_by(u64::from(connected));
     }
 
-    /// How the worker stands to its owner.
+    /// Records the worker's response to its owner.
     pub fn owner(&mut self, state: &OwnerState) {
         let before = std::mem::replace(&mut self.response, state.response);
         self.metrics
@@ -133,7 +133,7 @@ impl Tally {
         }
     }
 
-    /// So many attempts are staged or run.
+    /// Records how many attempts are staged or run.
     pub fn running(&mut self, count: usize) {
         self.metrics.running.set(count as i64);
         if count == 0

@@ -163,7 +163,7 @@ impl Loop {
             return;
         }
         self.relays = relays.clone();
-        self.note_standard();
+        self.publish_ticket_contacts();
         let all = self.relays.to_vec();
         if let Some(known) = &self.setup.known {
             known.save_relays(&all);

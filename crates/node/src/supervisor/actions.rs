@@ -22,7 +22,7 @@ const HINTS_EVERY: Duration = Duration::from_millis(10);
 /// Blobs up to this length are fetched together with others.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// The most blobs that are fetched and persisted together.
-const PULLED_TOGETHER_MAX: usize = 2048;
+const FETCHED_TOGETHER_MAX: usize = 2048;
 
 /// A blob that the core wants in this supervisor's store.
 struct BlobFetch {
@@ -32,10 +32,10 @@ struct BlobFetch {
 }
 
 impl Loop {
-    /// Takes the core's actions, and counts what is counted of them.
-    fn counted_actions(&mut self) -> Vec<Action> {
+    /// Removes and returns the core's actions, and updates the metrics by them.
+    fn take_actions(&mut self) -> Vec<Action> {
         let actions = std::mem::take(&mut self.effects.actions);
-        self.tally.wants(self.setup.clock.uptime(), &actions);
+        self.tally.on_actions(self.setup.clock.uptime(), &actions);
         actions
     }
 
@@ -44,7 +44,7 @@ impl Loop {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
         let mut fetches = Vec::new();
-        for action in self.counted_actions() {
+        for action in self.take_actions() {
             match action {
                 Action::Send { to, msg } => orders.entry(to).or_default().push(msg),
                 Action::SendBody { to, body, grant } => {
@@ -77,10 +77,10 @@ impl Loop {
                 Action::WatchSettings(settings) => self.setup.watch.set(settings),
                 Action::MeasureLink { peer, most } => self.setup.watch.measure(peer, most),
                 Action::LinkRate { peer, rate } => self.setup.watch.link_rate(peer, rate),
-                Action::Tell { to, reply } => self.tell(to, &reply, &mut answers),
-                Action::ToSupervisor { to, msg } => self.tell_together(to, msg),
-                Action::ToLeader { to, msg } => self.tell_leader(to, msg),
-                Action::TellHoldings { to } => self.tell_holdings(to),
+                Action::Tell { to, reply } => self.notify(to, &reply, &mut answers),
+                Action::ToSupervisor { to, msg } => self.queue_for_follower(to, msg),
+                Action::ToLeader { to, msg } => self.send_to_leader(to, msg),
+                Action::TellHoldings { to } => self.send_holdings(to),
                 Action::Expel(peer) => self.expel(peer),
                 Action::Admit { peer, refused } => self.admit(peer, refused),
                 Action::Fetch {
@@ -97,7 +97,7 @@ impl Loop {
             }
         }
         self.start_fetches(fetches);
-        self.tell_hints();
+        self.send_queued_if_due();
         for (peer, batch) in orders {
             if let Some(worker) = self.workers.get(&peer) {
                 send(&worker.sender, &batch);
@@ -110,10 +110,13 @@ impl Loop {
         }
     }
 
-    /// Queues hints to send them together, in order: each assignment makes some, and a message for each would cost
-    /// more than the assignment.
-    fn tell_together(&mut self, to: PeerId, msg: FromLeader) {
-        let before = self.told.get_mut(&to).filter(|one| one.epoch == msg.epoch);
+    /// Queues a message for a follower. Hints for one follower are sent in one message, in order: each assignment creates
+    /// some, and a message for each would cost more than the assignment.
+    fn queue_for_follower(&mut self, to: PeerId, msg: FromLeader) {
+        let before = self
+            .queued
+            .get_mut(&to)
+            .filter(|one| one.epoch == msg.epoch);
         let before = before.and_then(|one| match &mut one.what {
             LeaderSays::Hints(hints) => Some(hints),
             _ => None,
@@ -123,45 +126,47 @@ impl Loop {
         {
             return before.extend_from_slice(hints);
         }
-        if let Some(before) = self.told.insert(to, msg) {
+        if let Some(before) = self.queued.insert(to, msg) {
             self.setup.links.tell(to, before);
         }
     }
 
-    /// Sends queued messages, unless there are only hints and the last ones were sent just now.
-    fn tell_hints(&mut self) {
+    /// Sends the queued messages, unless they are only hints and the last ones were sent just now.
+    fn send_queued_if_due(&mut self) {
         let now = Instant::now();
         let hints = |msg: &FromLeader| matches!(msg.what, LeaderSays::Hints(_));
-        if self.told.is_empty() || (now < self.hints_at && self.told.values().all(hints)) {
+        if self.queued.is_empty() || (now < self.hints_at && self.queued.values().all(hints)) {
             return;
         }
         self.hints_at = now + HINTS_EVERY;
-        self.tell_held();
+        self.send_queued();
     }
 
-    /// Sends the queued messages to other supervisors.
-    pub(super) fn tell_held(&mut self) {
-        for (peer, msg) in std::mem::take(&mut self.told) {
+    /// Sends the queued messages.
+    pub(super) fn send_queued(&mut self) {
+        for (peer, msg) in std::mem::take(&mut self.queued) {
             self.setup.links.tell(peer, msg);
         }
     }
 
-    fn tell_holdings(&self, to: PeerId) {
+    /// Sends the leader the list of the blobs in this supervisor's store.
+    fn send_holdings(&self, to: PeerId) {
         let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
         let mut held: Vec<Hash> = held.collect();
         let rest = held.split_off(held.len().min(HASHES_MAX));
-        self.tell_leader(to, ToLeader::Holds(held));
+        self.send_to_leader(to, ToLeader::Holds(held));
         for part in rest.chunks(HASHES_MAX) {
-            self.tell_leader(to, ToLeader::HoldsMore(part.to_vec()));
+            self.send_to_leader(to, ToLeader::HoldsMore(part.to_vec()));
         }
     }
 
-    fn tell_leader(&self, to: PeerId, msg: ToLeader) {
+    fn send_to_leader(&self, to: PeerId, msg: ToLeader) {
         let over = self.peer_supervisors.get(&to);
         let over = over.filter(|caller| !caller.link().is_closed());
         self.setup.links.tell_leader(to, over, msg);
     }
 
+    /// Adds the reply to a pending request to `answers`, and notes it in the audit log.
     fn answer(&mut self, id: u64, reply: Reply, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
         let over = self.pending.answer(id, reply, answers);
         if let Some((asked, reply)) = over {
@@ -170,7 +175,7 @@ impl Loop {
     }
 
     /// Sends a client a message that it did not request, on all its connections.
-    fn tell(&self, to: PeerId, reply: &Reply, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
+    fn notify(&self, to: PeerId, reply: &Reply, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
         let clients = self.clients.iter();
         for (conn, _) in clients.filter(|(_, sender)| sender.peer() == to) {
             let reply = reply.clone();
@@ -195,7 +200,7 @@ impl Loop {
         while let Some(first) = rest.next() {
             let mut together = vec![first];
             while let Some(next) = rest.next_if(|next| {
-                together.len() < PULLED_TOGETHER_MAX && next.sources == together[0].sources
+                together.len() < FETCHED_TOGETHER_MAX && next.sources == together[0].sources
             }) {
                 together.push(next);
             }
@@ -204,7 +209,7 @@ impl Loop {
     }
 
     fn fetch_together(&self, fetches: Vec<BlobFetch>) {
-        let (fetcher, inputs, room) = (
+        let (fetcher, inputs, limit) = (
             self.setup.fetcher.clone(),
             self.setup.inputs.clone(),
             self.fetches.clone(),
@@ -212,10 +217,10 @@ impl Loop {
         // A supervisor with a journal in memory does not persist blobs either.
         let kept = self.setup.known.is_some().then(|| self.setup.store.clone());
         tokio::spawn(async move {
-            let place = room.acquire_owned().await;
+            let permit = limit.acquire_owned().await;
             let blobs: Vec<(Hash, u64)> = fetches.iter().map(|it| (it.hash, it.size)).collect();
             let outcome = fetcher.fetch_from(&blobs, &fetches[0].sources, None).await;
-            drop(place);
+            drop(permit);
             let delivered: BTreeMap<Hash, PeerId> = outcome.delivered.into_iter().collect();
             let failed = outcome.failed.into_iter().map(failure);
             let mut failed: BTreeMap<Hash, FetchFailure> = failed.collect();
@@ -244,15 +249,15 @@ impl Loop {
     /// fetched from that peer instead, which proves the same.
     fn prove(&self, holder: PeerAddr, blobs: Vec<(Hash, u64)>) {
         let (fetcher, store) = (self.setup.fetcher.clone(), self.setup.store.clone());
-        let (inputs, room) = (self.setup.inputs.clone(), self.fetches.clone());
+        let (inputs, limit) = (self.setup.inputs.clone(), self.fetches.clone());
         tokio::spawn(async move {
-            let place = room.acquire_owned().await;
+            let permit = limit.acquire_owned().await;
             let held = |(hash, _): &(Hash, u64)| store.has(*hash);
             let (here, gone): (Vec<_>, Vec<_>) = blobs.iter().copied().partition(held);
             let mut failed = fetcher.prove(&holder, &here).await;
             let sources = std::slice::from_ref(&holder);
             let fetched = fetcher.fetch_from(&gone, sources, None).await;
-            drop(place);
+            drop(permit);
             failed.extend(fetched.failed);
             let failed = failed
                 .into_iter()

@@ -3,13 +3,13 @@
 
 use super::audit::Audit;
 use super::disk::Disk;
-use super::invitations::Standard;
 use super::links::PeerLinks;
 use super::membership::{self, Changes, GroupRequest, Moved};
 use super::peers;
 use super::pending_requests::{PendingRequests, ReplyTo};
 use super::recording::Recording;
 use super::requests::{NewJob, Submitted};
+use super::ticket_files::TicketContacts;
 use super::watch::Watch;
 use crate::NodeError;
 use crate::clock::Clock;
@@ -131,7 +131,7 @@ pub(crate) enum Input {
     Proved(PeerId, Vec<(Hash, Result<(), String>)>),
     WorkerProcessEnded(u32),
     /// Asks whether a ticket admits peers of this role. The reply is none if this supervisor does not lead.
-    Invites {
+    IsTicketValid {
         ticket: Hash,
         role: Role,
         reply: oneshot::Sender<Option<bool>>,
@@ -183,8 +183,8 @@ pub(crate) struct Setup {
     pub watch: Watch,
     pub disk: Disk,
     pub standing: watch::Sender<Standing>,
-    /// The content of tickets made now, for the tickets in files.
-    pub standard: watch::Sender<Standard>,
+    /// What the tickets in files name.
+    pub ticket_contacts: watch::Sender<TicketContacts>,
     pub recording: Option<Recording>,
     pub metrics: SupervisorMetrics,
     /// Locks the supervisor's directory while the loop runs.
@@ -201,7 +201,7 @@ pub(crate) struct Loop {
     pub(super) in_flight: usize,
     pub(super) batcher: CommitBatcher,
     /// Messages to other supervisors, and the time before which those with only hints wait.
-    pub(super) told: BTreeMap<PeerId, FromLeader>,
+    pub(super) queued: BTreeMap<PeerId, FromLeader>,
     pub(super) hints_at: Instant,
     /// The term in which the core leads or led last.
     pub(super) term: u64,
@@ -253,7 +253,7 @@ impl Loop {
             effects: Effects::default(),
             in_flight: 0,
             batcher: CommitBatcher::default(),
-            told: BTreeMap::new(),
+            queued: BTreeMap::new(),
             hints_at: Instant::now(),
             term: 0,
             journal_at: Instant::now(),
@@ -359,7 +359,7 @@ impl Loop {
     fn wake_at(&self) -> Instant {
         let core = self.core.next_deadline();
         let core = core.map(|at| Instant::from(self.setup.clock.instant(at)));
-        let hints = (!self.told.is_empty()).then_some(self.hints_at);
+        let hints = (!self.queued.is_empty()).then_some(self.hints_at);
         let uptime = self.setup.clock.uptime();
         let entry = self.batcher.due(uptime);
         let entry = entry.map(|due| Instant::now() + due.since(uptime));
@@ -393,7 +393,7 @@ impl Loop {
     /// Passes an event to the core.
     pub(super) fn feed(&mut self, event: Event) {
         self.tally
-            .hears(self.setup.clock.uptime(), &event, &self.core);
+            .on_event(self.setup.clock.uptime(), &event, &self.core);
         let now = self.setup.clock.now();
         let Some(recording) = &self.setup.recording else {
             return self.core.handle(now, event, &mut self.effects);
@@ -459,11 +459,11 @@ impl Loop {
             }
             Input::Proved(holder, proofs) => self.feed(Event::Proved { holder, proofs }),
             Input::WorkerProcessEnded(pid) => self.on_process_ended(pid),
-            Input::Invites {
+            Input::IsTicketValid {
                 ticket,
                 role,
                 reply,
-            } => _ = reply.send(self.invites(ticket, role)),
+            } => _ = reply.send(self.is_ticket_valid(ticket, role)),
             Input::Failed(why) => return Err(End::Failed(NodeError::NotAllowed(why))),
             Input::Stop(done) => {
                 self.carry_out();

@@ -54,7 +54,7 @@ impl Loop {
                 self.setup.journal.use_format(self.core.state().format());
                 self.note_standing();
                 if revokes {
-                    self.replace_revoked();
+                    self.rewrite_ticket_files();
                 }
             }
             JournalEvent::Snapshot(request) => {
@@ -78,7 +78,7 @@ impl Loop {
                 tracing::info!(%leader, "this supervisor leads no longer");
                 self.effects.proposals.clear();
                 (self.in_flight, self.batcher) = (0, CommitBatcher::default());
-                self.tell_held();
+                self.send_queued();
                 self.feed(Event::Deposed);
                 self.note_standing();
             }
@@ -93,7 +93,7 @@ impl Loop {
 
     fn note_standing(&mut self) {
         let live = self.core.is_live();
-        self.tally.leads(live);
+        self.tally.on_leadership(live);
         if self.setup.standing.borrow().live != live {
             let ended = None;
             self.setup.standing.send_replace(Standing { live, ended });
@@ -182,7 +182,7 @@ impl Loop {
             }
             self.told_group.clone_from(&all);
             self.feed(Event::Group(all));
-            self.note_standard();
+            self.publish_ticket_contacts();
         }
     }
 }

@@ -2,8 +2,8 @@
 //! requests to join and to vote to the leader.
 
 use super::core_loop::{Input, Loop};
-use super::invitations;
 use super::links::PeerLinks;
+use super::ticket_files;
 use crate::pause::Pause;
 use hedge_core::group::{self, Change, Refusal, Revocation};
 use hedge_model::group::{GroupMember, NodeId};
@@ -248,7 +248,9 @@ pub(crate) async fn answer(
     match request {
         GroupRequest::Join { id, member } => changes.join(id, &member).await,
         GroupRequest::Vote(id) => changes.vote(id).await,
-        GroupRequest::Ticket { role, have } => invitations::invite(&inputs, role, have).await,
+        GroupRequest::Ticket { role, have } => {
+            ticket_files::valid_ticket(&inputs, role, have).await
+        }
     }
 }
 

@@ -6,16 +6,17 @@ mod actions;
 mod audit;
 mod core_loop;
 mod disk;
-mod invitations;
 mod journal_events;
 mod links;
 mod membership;
 mod peers;
+mod pending_findings;
 mod pending_requests;
 mod recording;
 mod requests;
 mod spec;
 mod start;
+mod ticket_files;
 mod watch;
 
 use crate::client::Client;
@@ -30,12 +31,12 @@ use hedge_model::msg::{Reply, Request, Role};
 use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
 use hedge_store::FORMAT_MAX;
 pub use hedge_store::Timing;
-use invitations::Standard;
 use links::PeerLinks;
 pub(crate) use pending_requests::ReplyTo;
 pub use recording::{Recording, Replayed};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use ticket_files::TicketContacts;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
@@ -245,17 +246,17 @@ async fn tripwires(
 /// Returns the text form of a ticket with this secret.
 pub(crate) fn ticket_text(
     role: Role,
-    standard: Standard,
+    contacts: TicketContacts,
     secret: [u8; 16],
     valid_s: Option<u64>,
 ) -> String {
     let expires_unix_s = valid_s.map(|seconds| unix_seconds().saturating_add(seconds));
     Ticket {
         role,
-        supervisors: standard.supervisors,
+        supervisors: contacts.supervisors,
         secret,
         expires_unix_s,
-        relays: standard.relays,
+        relays: contacts.relays,
     }
     .to_string()
 }
@@ -266,7 +267,12 @@ mod tests {
 
     #[test]
     fn a_ticket_for_longer_than_time_lasts_is_for_ever() {
-        let text = ticket_text(Role::Client, Standard::default(), [1; 16], Some(u64::MAX));
+        let text = ticket_text(
+            Role::Client,
+            TicketContacts::default(),
+            [1; 16],
+            Some(u64::MAX),
+        );
         let ticket: Ticket = text.parse().unwrap();
         assert_eq!(ticket.expires_unix_s, Some(u64::MAX));
     }

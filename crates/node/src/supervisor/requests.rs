@@ -168,7 +168,7 @@ impl Loop {
                 no(RefusalKind::Busy, "the system gives no random bytes"),
             );
         }
-        let text = ticket_text(role, self.standard(), secret, valid_s);
+        let text = ticket_text(role, self.ticket_contacts(), secret, valid_s);
         let secret = Some((hedge_net::secret_hash(&secret), text));
         self.feed(Event::Request {
             requester,

@@ -2,9 +2,9 @@
 
 use super::core_loop::{Loop, Setup, Standing};
 use super::disk::Disk;
-use super::invitations::{Invitations, Standard};
 use super::links::PeerLinks;
 use super::membership::Changes;
+use super::ticket_files::{TicketContacts, TicketFiles};
 use super::watch::Watch;
 use super::{Supervisor, SupervisorConfig, audit::Audit, membership, peers};
 use crate::NodeError;
@@ -55,7 +55,7 @@ impl Supervisor {
         let clock = Clock::start(Time(0));
         let tripwires = super::tripwires(&transport, config.listen, &links).await?;
         let (standing, stands) = watch::channel(Standing::default());
-        let (standard, standards) = watch::channel(Standard::default());
+        let (ticket_contacts, contact_changes) = watch::channel(TicketContacts::default());
         let setup = Setup {
             key,
             addr: member.peer.clone(),
@@ -73,7 +73,7 @@ impl Supervisor {
             watch: start_watch(&clock, &inputs, &transport, tripwires)?,
             clock,
             standing,
-            standard,
+            ticket_contacts,
             recording: config.recording.clone(),
             metrics: config.metrics.clone(),
             _lock: lock,
@@ -91,21 +91,21 @@ impl Supervisor {
             transport,
             _content: content,
         };
-        let invitations = Invitations::wanted(&config, &supervisor, &links, standards);
+        let ticket_files = TicketFiles::if_enabled(&config, &supervisor, &links, contact_changes);
         if alone {
-            supervisor.lead(invitations).await?;
+            supervisor.lead(ticket_files).await?;
         } else {
-            supervisor.take_part(config, journal, links, member, &group, invitations);
+            supervisor.take_part(config, journal, links, member, &group, ticket_files);
         }
         Ok(supervisor)
     }
 
     /// Waits until it leads alone, and writes ticket files.
-    async fn lead(&self, invitations: Option<Invitations>) -> Result<(), NodeError> {
+    async fn lead(&self, ticket_files: Option<TicketFiles>) -> Result<(), NodeError> {
         self.live().await?;
-        if let Some(mut invitations) = invitations {
-            invitations.write().await?;
-            tokio::spawn(invitations.keep());
+        if let Some(mut ticket_files) = ticket_files {
+            ticket_files.write().await?;
+            tokio::spawn(ticket_files.keep());
         }
         Ok(())
     }
@@ -118,12 +118,12 @@ impl Supervisor {
         links: PeerLinks,
         member: GroupMember,
         group: &[PeerAddr],
-        invitations: Option<Invitations>,
+        ticket_files: Option<TicketFiles>,
     ) {
         if !journal.founded() {
             group.iter().for_each(|addr| links.ensure(addr));
         }
-        let joined = stay(config, journal, links, member, invitations);
+        let joined = stay(config, journal, links, member, ticket_files);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             if let Err(why) = joined.await {
@@ -139,7 +139,7 @@ async fn stay(
     journal: Journal,
     links: PeerLinks,
     member: GroupMember,
-    invitations: Option<Invitations>,
+    ticket_files: Option<TicketFiles>,
 ) -> Result<(), String> {
     let changes = Changes::new(journal);
     let group = membership::join(&changes, &links, &member).await?;
@@ -151,14 +151,14 @@ async fn stay(
         membership::get_vote(&changes, &links, &member).await?;
     }
     tracing::info!("a member of the group");
-    let Some(mut invitations) = invitations else {
+    let Some(mut ticket_files) = ticket_files else {
         return Ok(());
     };
-    invitations
+    ticket_files
         .write()
         .await
         .map_err(|error| error.to_string())?;
-    invitations.keep().await;
+    ticket_files.keep().await;
     Ok(())
 }
 

@@ -2,17 +2,18 @@
 //! raised priority checks for missing ones, and findings of both go into the core's queue.
 
 use super::core_loop::{ConnId, Input};
+use super::pending_findings::PendingFindings;
 use crate::NodeError;
 use crate::clock::Clock;
 use crate::frames::send;
 use crate::transport::raise_priority;
-use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, Status, WatchId};
+use hedge_core::monitor::{Attention, Finding, Monitor, Output, Settings, Status, WatchId};
 use hedge_core::supervisor::{MeasureMost, Measured};
 use hedge_model::msg::{Heartbeat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
 use hedge_model::{PeerId, Time};
 use hedge_net::{Broken, CloseReason, HeartbeatReceiver, LinkSender, Nonce, Tripwires};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -20,9 +21,6 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// The most heartbeats taken from the transport at once.
 const HEARTBEATS_AT_ONCE: usize = 64;
-/// The most findings that wait for the core's queue. Beyond it, progress and changes of owners are dropped; the
-/// latter also arrive as messages. The other findings are kept, whatever their number.
-const WAITING_MAX: usize = 10_000;
 /// The delay before the core's queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 /// The time limit for the measurement of one link, from order to result.
@@ -58,7 +56,8 @@ struct State {
     lines: Vec<Option<Line>>,
     by_conn: BTreeMap<ConnId, usize>,
     by_peer: BTreeMap<PeerId, usize>,
-    waiting: VecDeque<(ConnId, Finding)>,
+    /// Findings that the core's queue had no space for.
+    pending: PendingFindings,
     /// When the checking thread will wake by itself, while it sleeps.
     sleeps_until: Option<Time>,
     outputs: Vec<Output>,
@@ -95,7 +94,7 @@ impl Watch {
             lines: Vec::new(),
             by_conn: BTreeMap::new(),
             by_peer: BTreeMap::new(),
-            waiting: VecDeque::new(),
+            pending: PendingFindings::default(),
             sleeps_until: None,
             outputs: Vec::new(),
         };
@@ -163,6 +162,7 @@ impl Watch {
         if state.by_peer.get(&line.peer) == Some(&at) {
             state.by_peer.remove(&line.peer);
         }
+        state.pending.forget(conn);
         state.stop(shared, line.id);
         shared.carry_out(&mut state);
     }
@@ -374,7 +374,7 @@ impl Shared {
                 continue;
             }
             self.hand_on(&mut state);
-            let retry = (!state.waiting.is_empty()).then_some(RETRY);
+            let retry = (!state.pending.is_empty()).then_some(RETRY);
             let sleep = next.map(|at| at.since(now)).into_iter().chain(retry).min();
             state.sleeps_until = Some(sleep.map_or(Time(u64::MAX), |sleep| now + sleep));
             state = match sleep {
@@ -396,12 +396,11 @@ impl Shared {
         for output in outputs.drain(..) {
             match output {
                 Output::Found(finding) => {
-                    let news = matches!(finding.what, Found::Progress(..) | Found::Owner(_));
-                    let conn = state.line(finding.peer).map(|line| line.conn);
-                    if let Some(conn) = conn
-                        && (!news || state.waiting.len() < WAITING_MAX)
-                    {
-                        state.waiting.push_back((conn, finding));
+                    if let Some(conn) = state.line(finding.peer).map(|line| line.conn) {
+                        self.hand_on(state);
+                        if !state.pending.is_empty() || !self.pass(conn, finding) {
+                            state.pending.add(conn, finding);
+                        }
                     }
                 }
                 Output::Plan { peer, plan, .. } => {
@@ -422,23 +421,28 @@ impl Shared {
         self.hand_on(state);
         let next = state.monitor.next_check();
         let earlier = next.is_some_and(|at| state.sleeps_until.is_some_and(|until| at < until));
-        if earlier || !state.waiting.is_empty() {
+        if earlier || !state.pending.is_empty() {
             state.sleeps_until = None;
             self.earlier.notify_all();
         }
     }
 
-    /// Passes findings to the core, as far as its queue has space.
+    /// Passes a finding to the core. Returns false if its queue is full.
+    fn pass(&self, conn: ConnId, finding: Finding) -> bool {
+        let input = Input::Found { conn, finding };
+        self.inputs.try_send(input).is_ok()
+    }
+
+    /// Passes pending findings to the core, as far as its queue has space.
     fn hand_on(&self, state: &mut State) {
-        while let Some((conn, finding)) = state.waiting.front().copied() {
-            if self
-                .inputs
-                .try_send(Input::Found { conn, finding })
-                .is_err()
-            {
+        while !state.pending.is_empty() {
+            let Ok(slot) = self.inputs.try_reserve() else {
                 return;
-            }
-            state.waiting.pop_front();
+            };
+            let Some((conn, finding)) = state.pending.take() else {
+                return;
+            };
+            slot.send(Input::Found { conn, finding });
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The ticket files that a supervisor leaves in its directory for peers on its machine. They are kept up to date with
-//! the group's supervisors.
+//! The ticket files that a supervisor writes into its directory for peers on its machine. A ticket names the
+//! supervisors and relays that a newcomer can dial, so the files are rewritten when these change.
 
 use super::core_loop::Loop;
 use super::links::PeerLinks;
@@ -23,75 +23,76 @@ const FILES: [(Role, &str); 2] = [
     (Role::Worker, "worker.ticket"),
 ];
 
-/// The content of a ticket made now.
+/// The peers that a ticket names: those that a newcomer can dial.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Standard {
+pub(crate) struct TicketContacts {
     pub supervisors: Vec<PeerAddr>,
     pub relays: Vec<PeerAddr>,
 }
 
 /// Keeps the ticket files up to date while the supervisor runs.
-pub(super) struct Invitations {
+pub(super) struct TicketFiles {
     dir: PathBuf,
     supervisor: Supervisor,
     links: PeerLinks,
-    standard: watch::Receiver<Standard>,
+    contacts: watch::Receiver<TicketContacts>,
 }
 
-impl Invitations {
+impl TicketFiles {
     /// Returns none if the supervisor leaves no tickets. Writes nothing yet.
     pub fn wanted(
         config: &SupervisorConfig,
         supervisor: &Supervisor,
         links: &PeerLinks,
-        standard: watch::Receiver<Standard>,
+        contacts: watch::Receiver<TicketContacts>,
     ) -> Option<Self> {
         config.write_tickets.then(|| Self {
             dir: config.dir.clone(),
             supervisor: supervisor.clone(),
             links: links.clone(),
-            standard,
+            contacts,
         })
     }
 
-    /// Updates the files to the group's present supervisors and to valid tickets. Waits for a leader if a new ticket
-    /// must be made.
+    /// Writes files with valid tickets that name the present supervisors. Waits for a leader if a new ticket must be
+    /// made.
     pub async fn write(&mut self) -> Result<(), NodeError> {
-        let standard = self.standard.borrow_and_update().clone();
+        let contacts = self.contacts.borrow_and_update().clone();
         for (role, file) in FILES {
             let path = self.dir.join(file);
             let old = std::fs::read_to_string(&path).unwrap_or_default();
             let kept = old.trim().parse::<Ticket>();
             let kept = kept.ok().filter(|ticket| ticket.role == role);
-            let text = kept.as_ref().map(|kept| renewed(kept, &standard));
+            let text = kept.as_ref().map(|kept| renewed(kept, &contacts));
             if let Some(text) = text.filter(|text| *text != old) {
                 write_private(&path, &text)?;
             }
             let have = kept.map(|ticket| ticket.secret_hash());
             if let Some(new) = self.replacement(role, have).await? {
-                write_private(&path, &renewed(&new.parse()?, &standard))?;
+                write_private(&path, &renewed(&new.parse()?, &contacts))?;
             }
         }
         Ok(())
     }
 
-    /// Updates the files at each change, until the supervisor ends.
+    /// Rewrites the files at each change, until the supervisor ends.
     pub async fn keep(mut self) {
-        while self.standard.changed().await.is_ok() {
+        while self.contacts.changed().await.is_ok() {
             if let Err(error) = self.write().await {
                 tracing::warn!(%error, "the tickets for this machine could not be written");
             }
         }
     }
 
-    /// Returns a new ticket if the present one is not valid.
+    /// Returns a new ticket unless the present one, `have`, is valid. Asks this supervisor and the leader in turn until
+    /// one answers.
     async fn replacement(
         &self,
         role: Role,
         have: Option<Hash>,
     ) -> Result<Option<String>, NodeError> {
         loop {
-            let mut reply = invite(&self.supervisor.inputs, role, have).await;
+            let mut reply = valid_ticket(&self.supervisor.inputs, role, have).await;
             if matches!(reply, GroupReply::NotLeading) {
                 reply = membership::ticket(&self.links, role, have).await;
             }
@@ -109,25 +110,25 @@ impl Invitations {
     }
 }
 
-/// Returns the same ticket with the present supervisors and relays.
-fn renewed(ticket: &Ticket, standard: &Standard) -> String {
+/// Returns the text of the ticket with these contacts instead of its own. Without a supervisor among them, keeps its own.
+fn renewed(ticket: &Ticket, contacts: &TicketContacts) -> String {
     let mut ticket = ticket.clone();
-    if !standard.supervisors.is_empty() {
-        ticket.supervisors.clone_from(&standard.supervisors);
-        ticket.relays.clone_from(&standard.relays);
+    if !contacts.supervisors.is_empty() {
+        ticket.supervisors.clone_from(&contacts.supervisors);
+        ticket.relays.clone_from(&contacts.relays);
     }
     ticket.to_string()
 }
 
-/// Asks this supervisor, as the leader, for a ticket to replace one that is not valid.
-pub(super) async fn invite(
+/// Asks this supervisor for a ticket. If it leads, replies that `have` is valid, or with a new ticket.
+pub(super) async fn valid_ticket(
     inputs: &mpsc::Sender<Input>,
     role: Role,
     have: Option<Hash>,
 ) -> GroupReply {
     if let Some(ticket) = have {
         let (reply, known) = oneshot::channel();
-        let asked = Input::Invites {
+        let asked = Input::IsTicketValid {
             ticket,
             role,
             reply,
@@ -157,32 +158,32 @@ pub(super) async fn invite(
 }
 
 impl Loop {
-    /// Returns the content of tickets made now, with this supervisor first.
-    pub(super) fn standard(&self) -> Standard {
-        Standard {
+    /// Returns what a ticket made now names, with this supervisor first.
+    pub(super) fn ticket_contacts(&self) -> TicketContacts {
+        TicketContacts {
             supervisors: self.supervisors_here_first(),
             relays: self.core.state().settings().relays.to_vec(),
         }
     }
 
-    /// Notifies the ticket files if the group or its relays have changed.
-    pub(super) fn note_standard(&self) {
-        let now = self.standard();
-        self.setup.standard.send_if_modified(|told| {
-            let changed = *told != now;
-            *told = now;
+    /// Has the ticket files rewritten if the group or its relays have changed.
+    pub(super) fn publish_ticket_contacts(&self) {
+        let now = self.ticket_contacts();
+        self.setup.ticket_contacts.send_if_modified(|published| {
+            let changed = *published != now;
+            *published = now;
             changed
         });
     }
 
-    /// Rewrites the ticket files after a ticket was revoked, which may be one of them.
-    pub(super) fn replace_revoked(&self) {
-        self.setup.standard.send_modify(|_| {});
+    /// Has the ticket files rewritten after a ticket was revoked, which may be in one of them.
+    pub(super) fn rewrite_ticket_files(&self) {
+        self.setup.ticket_contacts.send_modify(|_| {});
     }
 
-    /// Returns whether a ticket is valid; none if this supervisor does not lead.
-    pub(super) fn invites(&self, ticket: Hash, role: Role) -> Option<bool> {
+    /// Returns whether a ticket admits peers of this role; none if this supervisor does not lead.
+    pub(super) fn is_ticket_valid(&self, ticket: Hash, role: Role) -> Option<bool> {
         let leads = self.core.is_live();
-        leads.then(|| self.core.invites(ticket, role))
+        leads.then(|| self.core.is_ticket_valid(ticket, role))
     }
 }

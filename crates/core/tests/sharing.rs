@@ -70,6 +70,36 @@ fn two_clients_share_the_pool_fairly() {
     assert_eq!(share, [(1, 4), (2, 3), (3, 1)].into());
 }
 
+/// Lets each of three clients submit a job of four tasks with half a second of work each, and one CPU do all of them.
+/// Returns the jobs in the order in which their tasks start.
+fn turns_on_one_cpu(begin: impl FnOnce(&mut Rig)) -> Vec<u64> {
+    let mut rig = Rig::new();
+    for client in 1..=3 {
+        let tasks = plain(vec![array(4, group("a", &[]))]);
+        rig.submit(client, client, &tasks);
+    }
+    rig.commit();
+    begin(&mut rig);
+    rig.skip("three jobs");
+    rig.attach(1, 1);
+    order(&mut rig, 1).into_iter().map(|(job, _)| job).collect()
+}
+
+#[test]
+fn clients_take_turns_on_one_cpu() {
+    let turns = turns_on_one_cpu(|_| {});
+    assert_eq!(turns, [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn a_client_that_ends_its_job_leaves_the_turns_to_the_others() {
+    let turns = turns_on_one_cpu(|rig| {
+        rig.ask(2, Request::Cancel(JobId(2)));
+        rig.commit();
+    });
+    assert_eq!(turns, [1, 3, 1, 3, 1, 3, 1, 3]);
+}
+
 #[test]
 fn a_client_that_comes_late_gets_what_becomes_free() {
     let mut rig = Rig::new();

@@ -146,8 +146,8 @@ impl LeaderView<'_> {
                     || format!("attempt {} is queued, its worker disagrees", attempt.id()),
                 )?;
                 let waits = attempt.state().waits_for().is_some();
-                let released = attempt.state().share() == Some(Share::Released);
-                expect(!waits || released, || {
+                let freed = attempt.state().share() == Some(Share::Freed);
+                expect(!waits || freed, || {
                     format!(
                         "attempt {} waits and has a part of its worker",
                         attempt.id()

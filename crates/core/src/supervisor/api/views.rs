@@ -449,8 +449,8 @@ fn kind(redundant: bool) -> String {
 
 fn why_text(why: Why, redundancy: Redundancy) -> String {
     let text = match why {
-        Why::MostRoom => "the fastest worker with room for it, and of equals the one with most",
-        Why::Faster => "of the higher class, and the fastest with room for it",
+        Why::BestFree => "the fastest worker with room for it, and of equals the one with most",
+        Why::HigherClass => "of the higher class, and the fastest with room for it",
         Why::Data => "its inputs are large, and it would have them and be done soonest",
         Why::Queued => "sent ahead: its tasks are short",
         Why::Elsewhere => "a copy, on a worker that has no other attempt of it",

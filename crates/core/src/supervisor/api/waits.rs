@@ -2,7 +2,7 @@
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::placement::choice::unplaceable;
+use crate::supervisor::leader::placement::unplaceable::unplaceable;
 use crate::supervisor::leader::pool::worker::Worker;
 use hedge_model::spec::CriticalPlacement;
 use hedge_model::{JobId, TaskId};

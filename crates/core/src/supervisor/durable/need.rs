@@ -24,7 +24,7 @@ impl Job {
 
     /// Returns whether no task will read the outputs of the task at `offset` of a group any more: they are not
     /// results, all readers are done, and a reader depends element-wise on it or the client released it.
-    pub(crate) fn released(&self, group: usize, offset: u32) -> bool {
+    pub(crate) fn outputs_unneeded(&self, group: usize, offset: u32) -> bool {
         let spec = &self.spec;
         if self.keeps(spec.first(group) + offset) {
             return false;

@@ -111,7 +111,7 @@ impl State {
         self.now = self.now.max(at);
         let job = self.jobs.remove(&id)?;
         self.keys.remove(&(job.client, job.key));
-        self.released(id, &job);
+        self.unindex(id, &job);
         Some(job)
     }
 
@@ -149,7 +149,7 @@ impl State {
     }
 
     /// Removes an ended job from the retention index.
-    fn released(&mut self, id: JobId, job: &Job) {
+    fn unindex(&mut self, id: JobId, job: &Job) {
         if let Some((_, at)) = job.ended {
             self.ended.remove(at, id);
         }

@@ -292,8 +292,8 @@ impl Leadership<'_> {
                 Timer::Rebalance => self.rebalance(),
                 Timer::Fetch(hash) => self.retry_fetch(hash),
                 Timer::Prove(holder) => self.prove_again(holder),
-                Timer::Unbar(job, group, ix) => {
-                    self.leader.unbar(job, group, ix);
+                Timer::ReadmitToGroup(job, group, ix) => {
+                    self.leader.readmit_to_group(job, group, ix);
                     self.retry_blocked_groups();
                 }
                 Timer::RecoveryOver => {

@@ -85,8 +85,8 @@ pub(crate) enum Timer {
     Fetch(Hash),
     /// Request a proof of possession from a client again.
     Prove(PeerId),
-    /// Let a worker get a barred group again.
-    Unbar(JobId, u32, WorkerIx),
+    /// End the exclusion of a worker from a group.
+    ReadmitToGroup(JobId, u32, WorkerIx),
     /// Lift the recovery barrier, and count blobs as lost whose holders have not connected.
     RecoveryOver,
     /// Mark the attempts of a worker that an earlier leader used and that has not connected as lost.

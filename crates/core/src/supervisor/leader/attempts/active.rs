@@ -401,9 +401,9 @@ pub(crate) struct NewAttempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     /// Of the workers with free slots it ranks first.
-    MostRoom,
+    BestFree,
     /// The same, and it is of the higher class.
-    Faster,
+    HigherClass,
     /// Its inputs arrive there soonest.
     Data,
     /// It is busy, and the attempt is short.

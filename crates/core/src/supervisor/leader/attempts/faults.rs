@@ -78,7 +78,7 @@ impl Leadership<'_> {
         let (faults, elsewhere) = self.leader.tasks.get_or_insert(id).note_worker_fault(at);
         if elsewhere {
             let span = doubled(FAULT_BACKOFF, u32::from(faults));
-            self.bar(id.job, group, at, span);
+            self.exclude_from_group(id.job, group, at, span);
         } else {
             self.exclude_faulty(at, why);
         }
@@ -140,15 +140,15 @@ impl Leadership<'_> {
             return self.give_up(id, why);
         }
         let faults = u32::from(faults.min(6));
-        self.bar(id.job, group, at, doubled(INPUT_BACKOFF, faults));
+        self.exclude_from_group(id.job, group, at, doubled(INPUT_BACKOFF, faults));
     }
 
-    /// Keeps a group from a worker for `span`.
-    fn bar(&mut self, job: JobId, group: u32, ix: WorkerIx, span: Duration) {
+    /// Excludes a worker from the tasks of one group for `span`.
+    fn exclude_from_group(&mut self, job: JobId, group: u32, ix: WorkerIx, span: Duration) {
         let at = self.now + span;
         let leader = &mut *self.leader;
-        if leader.blocked.bar(job, group, ix) {
-            leader.timers.set(at, Timer::Unbar(job, group, ix));
+        if leader.blocked.exclude(job, group, ix) {
+            leader.timers.set(at, Timer::ReadmitToGroup(job, group, ix));
         }
     }
 }
@@ -242,9 +242,9 @@ impl Leader {
         self.pool_changed(ix);
     }
 
-    /// Lets a worker get a barred group again.
-    pub(crate) fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
-        self.blocked.unbar(job, group, ix);
-        self.unblock(ix);
+    /// Ends the exclusion of a worker from a group.
+    pub(crate) fn readmit_to_group(&mut self, job: JobId, group: u32, ix: WorkerIx) {
+        self.blocked.readmit(job, group, ix);
+        self.retry_lanes(ix);
     }
 }

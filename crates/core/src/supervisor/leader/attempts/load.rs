@@ -79,12 +79,12 @@ impl Load {
                 match before {
                     Some(Share::Held) => self.free.give(need),
                     Some(Share::Queued) => self.leave_queue(id),
-                    Some(Share::Released) | None => {}
+                    Some(Share::Freed) | None => {}
                 }
                 match after {
                     Some(Share::Held) => self.free.take(need),
                     Some(Share::Queued) => self.queued.push_back(id),
-                    Some(Share::Released) | None => {}
+                    Some(Share::Freed) | None => {}
                 }
             }
         }

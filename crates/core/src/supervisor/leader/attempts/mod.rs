@@ -183,7 +183,7 @@ impl Leadership<'_> {
             self.start_queued(ix);
             let leader = &mut *self.leader;
             leader.pool.reindex(ix);
-            leader.unblock(ix);
+            leader.retry_lanes(ix);
         }
     }
 

@@ -32,7 +32,7 @@ impl Leadership<'_> {
         self.start_queued(ix);
         let leader = &mut *self.leader;
         leader.pool.reindex(ix);
-        leader.unblock(ix);
+        leader.retry_lanes(ix);
         self.update_task_offers(id.task);
         self.notify_watchers_soon(id.task.job);
     }

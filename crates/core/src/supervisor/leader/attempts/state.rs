@@ -25,7 +25,7 @@ pub(crate) enum Phase {
     /// Assigned, not known to run.
     Assigned,
     Running,
-    /// Runs and waits for this job; its resources are released.
+    /// Runs and waits for this job; its resources are free for others.
     Waiting(JobId),
     /// Told to stop, but its end is not reported yet. It costs this charge.
     Cancelling(Charge),
@@ -38,8 +38,8 @@ pub(crate) enum Share {
     /// It gets its resources once they are free, because it was queued at a busy worker, or because the worker has
     /// more in hand than it offers.
     Queued,
-    /// Released while it waits for a job.
-    Released,
+    /// Free for other attempts while it waits for a job.
+    Freed,
 }
 
 /// An event that changes the state of an attempt.
@@ -94,7 +94,7 @@ impl AttemptState {
         let (phase, share, reported) = match (event, phase) {
             (AttemptEvent::Started, Phase::Assigned) => (Phase::Running, share, reported),
             (AttemptEvent::Waits(job), Phase::Running | Phase::Waiting(_)) => {
-                (Phase::Waiting(job), Share::Released, reported)
+                (Phase::Waiting(job), Share::Freed, reported)
             }
             (AttemptEvent::GoesOn { room: true }, Phase::Waiting(_)) => {
                 (Phase::Running, Share::Held, reported)

@@ -132,7 +132,7 @@ impl Leadership<'_> {
 
     /// Unblocks and offers groups and tasks whose inputs may be reachable now, after a possible holder has connected.
     pub(crate) fn retry_blocked_groups(&mut self) {
-        for (job, group) in self.leader.blocked.take_without_inputs() {
+        for (job, group) in self.leader.blocked.take_inputs_unreachable() {
             self.refresh_offers(job, group as usize);
         }
         self.retry_blocked_tasks();

@@ -24,14 +24,16 @@ impl Leadership<'_> {
         let done: Vec<(TaskId, Vec<_>)> = (0..)
             .zip(&job.tasks)
             .filter_map(|(number, task)| Some((number, task.done()?)))
-            .filter(|(number, _)| !released(job, *number))
+            .filter(|(number, _)| !outputs_unneeded(job, *number))
             .map(|(number, done)| (TaskId { job: id, number }, done.blobs().collect()))
             .collect();
         let unread = (0..).zip(&job.tasks).filter(|(_, task)| task.is_released());
         let unread = unread.map(|(number, _)| number);
         let unread: Vec<u32> = match job.released_of.is_empty() {
             true => Vec::new(),
-            false => unread.filter(|number| !released(job, *number)).collect(),
+            false => unread
+                .filter(|number| !outputs_unneeded(job, *number))
+                .collect(),
         };
         let watched = self.view().watches(&spec);
         let mut active_job = start_job(self.state, job, watched);
@@ -87,12 +89,12 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
 }
 
 /// Returns whether no task or client will read a task's outputs any more.
-fn released(job: &Job, number: u32) -> bool {
+fn outputs_unneeded(job: &Job, number: u32) -> bool {
     if !job.spec.has_each() && job.released_of.is_empty() {
         return false;
     }
     let group = job.spec.group_of(number);
-    job.released(group, number - job.spec.first(group))
+    job.outputs_unneeded(group, number - job.spec.first(group))
 }
 
 /// Builds a group's state: which of its tasks still have to run, and how many groups it waits for as a whole.

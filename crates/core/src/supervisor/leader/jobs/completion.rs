@@ -88,7 +88,7 @@ impl Leadership<'_> {
             if let Some(next) = self.leader.jobs.group_mut(id.job, next) {
                 next.dependency_met();
             }
-            self.leader.blocked.unblock(id.job, next as u32);
+            self.leader.blocked.recheck_inputs(id.job, next as u32);
             self.refresh_offers(id.job, next);
         }
         if spec.has_each() {
@@ -222,7 +222,7 @@ impl Leadership<'_> {
             }
         }
         for next in spec.waited_by(group) {
-            self.leader.blocked.unblock(id.job, *next);
+            self.leader.blocked.recheck_inputs(id.job, *next);
             self.refresh_offers(id.job, *next as usize);
         }
         self.refresh_offers(id.job, group);

@@ -13,7 +13,7 @@ impl Leadership<'_> {
         };
         let waiting = element_readers(job, id);
         for task in waiting {
-            self.leader.blocked.unblock_task(task);
+            self.leader.blocked.recheck_own_inputs(task);
             self.update_task_offers(task);
         }
     }
@@ -24,7 +24,7 @@ impl Leadership<'_> {
             return;
         };
         let mut hashes = Vec::new();
-        for read in element_inputs(job, id).filter(|read| read.released) {
+        for read in element_inputs(job, id).filter(|read| read.unneeded) {
             for (hash, _) in read.outputs {
                 self.leader.blobs.remove_producer(hash, read.producer);
                 hashes.push(hash);
@@ -52,7 +52,7 @@ struct ElementInput {
     producer: TaskId,
     outputs: Vec<(Hash, u64)>,
     /// Whether no task or client will read it any more.
-    released: bool,
+    unneeded: bool,
 }
 
 fn element_inputs(job: &Job, id: TaskId) -> impl Iterator<Item = ElementInput> + '_ {
@@ -67,7 +67,7 @@ fn element_inputs(job: &Job, id: TaskId) -> impl Iterator<Item = ElementInput> +
                 number: spec.first(other) + offset,
             },
             outputs: done.into_iter().flat_map(|done| done.blobs()).collect(),
-            released: job.released(other, offset),
+            unneeded: job.outputs_unneeded(other, offset),
         }
     })
 }

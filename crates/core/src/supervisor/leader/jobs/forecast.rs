@@ -1,7 +1,8 @@
 //! Forecasts when jobs end, by list scheduling of the tasks that remain.
 //!
 //! The pool is one store of CPUs of average speed. Free CPUs go to the highest priority, then to the client that uses
-//! fewest, to its oldest job and that job's highest rank, as the scheduler does. Memory, labels, staging and
+//! fewest (clients that use equally many take turns), to its oldest job and that job's highest rank, as the scheduler
+//! does. Memory, labels, staging and
 //! machines that leave are not part of the model.
 
 use crate::supervisor::durable::job::Job;
@@ -119,8 +120,8 @@ struct Stage {
     /// Units that have not started, and those of them whose element-wise dependencies are done.
     unstarted: u32,
     startable: u32,
-    /// Groups that it waits for as a whole.
-    blocked: u32,
+    /// How many groups it waits for as a whole.
+    waits_for: u32,
     /// Seconds of a unit with median time, the standard deviation of the logarithm, and that of the median.
     median_s: f64,
     spread: f64,
@@ -144,6 +145,8 @@ struct Model {
     /// Units of each job that must be done before it ends.
     needed: Vec<u32>,
     clients: usize,
+    /// How many clients, in the order of their ids, had their turn already.
+    served: usize,
     stages: Vec<Stage>,
     running: Vec<Running>,
     cpus: u64,
@@ -171,11 +174,12 @@ impl Model {
             jobs: Vec::new(),
             needed: Vec::new(),
             clients: 0,
+            served: 0,
             stages: Vec::new(),
             running: Vec::new(),
             cpus,
         };
-        // In the order of their ids, as the scheduler serves those that use equally much.
+        // In the order of their ids, in which those that use equally much take turns.
         let clients: BTreeSet<PeerId> = view.jobs_at_work().map(|(_, job, _)| job.client).collect();
         let number = |client| clients.range(..client).count();
         for (id, job, active_job) in view.jobs_at_work() {
@@ -186,6 +190,8 @@ impl Model {
             }
         }
         model.clients = clients.len();
+        let served = view.leader.ready.served();
+        model.served = served.map_or(0, |served| clients.range(..=served).count());
         Some(model)
     }
 
@@ -223,7 +229,7 @@ impl Model {
                 cpus: group.resources.cpus_milli.min(self.cpus),
                 unstarted: units,
                 startable: units.saturating_sub(job.waiting_elements(at).div_ceil(unit)),
-                blocked: 0,
+                waits_for: 0,
                 median_s: expected.work_s * scale / speed,
                 spread: expected.spread / scale.sqrt(),
                 error: (expected.spread.powi(2)
@@ -246,7 +252,7 @@ impl Model {
                     let missing = spec.needed(*at, other) - job.done_of(other);
                     let entry = (*stage, missing.div_ceil(unit));
                     self.stages[*other_stage].followers.push(entry);
-                    self.stages[*stage].blocked += 1;
+                    self.stages[*stage].waits_for += 1;
                 }
             }
         }
@@ -301,6 +307,7 @@ impl Model {
             stages: self.stages.clone(),
             ready: vec![BTreeSet::new(); self.clients],
             used: vec![0; self.clients],
+            served: self.served,
             running: BinaryHeap::new(),
             free: i64::try_from(self.cpus).unwrap_or(i64::MAX),
             started: 0,
@@ -332,6 +339,8 @@ struct Run {
     /// By client.
     ready: Vec<BTreeSet<Turn>>,
     used: Vec<u64>,
+    /// How many clients, in the order of their ids, had their turn already.
+    served: usize,
     /// By end: the bits of the seconds, which sort like them, a number that tells units apart, stage and CPUs.
     running: BinaryHeap<Reverse<(u64, u32, usize, u64)>>,
     free: i64,
@@ -345,7 +354,7 @@ impl Run {
     /// Makes a stage ready if it can start a unit.
     fn offer(&mut self, at: usize) {
         let stage = &self.stages[at];
-        if stage.blocked == 0 && stage.startable.min(stage.unstarted) > 0 {
+        if stage.waits_for == 0 && stage.startable.min(stage.unstarted) > 0 {
             let turn = (Reverse(stage.priority), stage.job, stage.rank, at);
             self.ready[stage.client].insert(turn);
         }
@@ -365,8 +374,10 @@ impl Run {
         loop {
             let firsts = self.ready.iter().enumerate();
             let firsts = firsts.filter_map(|(client, ready)| Some((client, *ready.first()?)));
-            let next = firsts
-                .min_by_key(|(client, (priority, ..))| (*priority, self.used[*client], *client));
+            let next = firsts.min_by_key(|(client, (priority, ..))| {
+                let had_turn = *client < self.served;
+                (*priority, self.used[*client], had_turn, *client)
+            });
             let Some((client, turn)) = next else { return };
             let (.., at) = turn;
             let number = self.started as usize;
@@ -381,6 +392,7 @@ impl Run {
             if stage.startable.min(stage.unstarted) == 0 {
                 self.ready[client].remove(&turn);
             }
+            self.served = client + 1;
             self.start(now, takes_s, at, cpus);
         }
     }
@@ -401,7 +413,7 @@ impl Run {
         for (follower, missing) in &mut followers {
             *missing -= 1;
             if *missing == 0 {
-                self.stages[*follower].blocked -= 1;
+                self.stages[*follower].waits_for -= 1;
                 self.offer(*follower);
             }
         }

@@ -165,7 +165,7 @@ impl Leadership<'_> {
             let Some(done) = job.tasks[number as usize].done() else {
                 continue;
             };
-            if !job.released(group, number - job.spec.first(group)) {
+            if !job.outputs_unneeded(group, number - job.spec.first(group)) {
                 continue;
             }
             if let Some(active_job) = self.leader.jobs.get_mut(id) {

@@ -8,75 +8,75 @@ use std::collections::BTreeSet;
 #[derive(Debug, Default)]
 pub(crate) struct BlockedGroups {
     /// Groups whose inputs are unreachable now.
-    without_inputs: BTreeSet<(JobId, u32)>,
+    inputs_unreachable: BTreeSet<(JobId, u32)>,
     /// Tasks whose own inputs are unreachable now.
-    without_own_inputs: BTreeSet<TaskId>,
-    /// Groups that a worker does not get for a while, because it could not fetch their inputs or failed after other
-    /// workers.
-    barred: BTreeSet<(JobId, u32, WorkerIx)>,
+    own_inputs_unreachable: BTreeSet<TaskId>,
+    /// Workers that are excluded from a group for a while, because they could not fetch its inputs or failed after
+    /// other workers.
+    excluded: BTreeSet<(JobId, u32, WorkerIx)>,
 }
 
 impl BlockedGroups {
     /// Returns whether the inputs of a group are unreachable.
     pub fn lacks_inputs(&self, job: JobId, group: u32) -> bool {
-        self.without_inputs.contains(&(job, group))
+        self.inputs_unreachable.contains(&(job, group))
     }
 
     /// Records that the inputs of a group are unreachable.
-    pub fn block(&mut self, job: JobId, group: u32) {
-        self.without_inputs.insert((job, group));
+    pub fn set_inputs_unreachable(&mut self, job: JobId, group: u32) {
+        self.inputs_unreachable.insert((job, group));
     }
 
-    /// Removes a group because the outputs that it reads have changed, so that its inputs are looked up again.
-    pub fn unblock(&mut self, job: JobId, group: u32) {
-        self.without_inputs.remove(&(job, group));
+    /// Lets the inputs of a group be looked up again, because the outputs that it reads have changed.
+    pub fn recheck_inputs(&mut self, job: JobId, group: u32) {
+        self.inputs_unreachable.remove(&(job, group));
     }
 
     /// Removes and returns all groups with unreachable inputs, in their order.
-    pub fn take_without_inputs(&mut self) -> BTreeSet<(JobId, u32)> {
-        std::mem::take(&mut self.without_inputs)
+    pub fn take_inputs_unreachable(&mut self) -> BTreeSet<(JobId, u32)> {
+        std::mem::take(&mut self.inputs_unreachable)
     }
 
     /// Returns whether a task's own inputs are unreachable.
     pub fn lacks_own_inputs(&self, task: TaskId) -> bool {
-        self.without_own_inputs.contains(&task)
+        self.own_inputs_unreachable.contains(&task)
     }
 
     /// Records that a task's own inputs are unreachable.
-    pub fn block_task(&mut self, task: TaskId) {
-        self.without_own_inputs.insert(task);
+    pub fn set_own_inputs_unreachable(&mut self, task: TaskId) {
+        self.own_inputs_unreachable.insert(task);
     }
 
-    /// Removes a task whose own inputs may be reachable again. Returns whether it was blocked.
-    pub fn unblock_task(&mut self, task: TaskId) -> bool {
-        self.without_own_inputs.remove(&task)
+    /// Lets a task's own inputs be looked up again. Returns whether they were unreachable.
+    pub fn recheck_own_inputs(&mut self, task: TaskId) -> bool {
+        self.own_inputs_unreachable.remove(&task)
     }
 
     /// Tasks whose own inputs are unreachable.
-    pub fn without_own_inputs(&self) -> impl Iterator<Item = TaskId> + '_ {
-        self.without_own_inputs.iter().copied()
+    pub fn own_inputs_unreachable(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.own_inputs_unreachable.iter().copied()
     }
 
-    /// Returns whether a group is kept from a worker now.
-    pub fn is_barred(&self, job: JobId, group: u32, ix: WorkerIx) -> bool {
-        // Called for each worker that is tried for an attempt; usually no group is barred.
-        !self.barred.is_empty() && self.barred.contains(&(job, group, ix))
+    /// Returns whether a worker is excluded from a group now.
+    pub fn excludes(&self, job: JobId, group: u32, ix: WorkerIx) -> bool {
+        // Called for each worker that is tried for an attempt; usually none is excluded.
+        !self.excluded.is_empty() && self.excluded.contains(&(job, group, ix))
     }
 
-    /// Keeps a group from a worker. Returns false if it was already.
-    pub fn bar(&mut self, job: JobId, group: u32, ix: WorkerIx) -> bool {
-        self.barred.insert((job, group, ix))
+    /// Excludes a worker from a group. Returns false if it was already.
+    pub fn exclude(&mut self, job: JobId, group: u32, ix: WorkerIx) -> bool {
+        self.excluded.insert((job, group, ix))
     }
 
-    /// Lets a worker get a group again.
-    pub fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
-        self.barred.remove(&(job, group, ix));
+    /// Ends the exclusion of a worker from a group.
+    pub fn readmit(&mut self, job: JobId, group: u32, ix: WorkerIx) {
+        self.excluded.remove(&(job, group, ix));
     }
 
     /// Removes everything about a job that has ended.
     pub fn forget(&mut self, id: JobId) {
-        self.without_inputs.retain(|(job, _)| *job != id);
-        self.without_own_inputs.retain(|task| task.job != id);
-        self.barred.retain(|(job, ..)| *job != id);
+        self.inputs_unreachable.retain(|(job, _)| *job != id);
+        self.own_inputs_unreachable.retain(|task| task.job != id);
+        self.excluded.retain(|(job, ..)| *job != id);
     }
 }

@@ -118,7 +118,7 @@ impl Leadership<'_> {
 
     /// Blocks a group whose inputs are unreachable. Tasks whose outputs are lost for good run again.
     fn block_on_inputs(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
-        self.leader.blocked.block(id, group as u32);
+        self.leader.blocked.set_inputs_unreachable(id, group as u32);
         self.refresh_offers(id, group);
         for hash in missing {
             self.rerun_if_lost(hash);

@@ -99,7 +99,7 @@ impl LeaderView<'_> {
         if most.fold(0, u64::saturating_add) < demand.tasks {
             return false;
         }
-        let (mut wanted, mut taken, mut again) = (demand.tasks, Vec::new(), None::<Time>);
+        let (mut wanted, mut chosen, mut again) = (demand.tasks, Vec::new(), None::<Time>);
         for (_, other) in faster {
             let worker = &leader.pool[*other];
             let fits = demand.shape.fits(worker.info());
@@ -112,7 +112,7 @@ impl LeaderView<'_> {
                 .saturating_sub(before)
                 .min(wanted);
             if some > 0 && !self.failed_at(entry, *other) {
-                taken.push((*other, some));
+                chosen.push((*other, some));
                 wanted -= some;
                 again = Some(again.map_or(overdue, |known: Time| known.min(overdue)));
             }
@@ -123,7 +123,7 @@ impl LeaderView<'_> {
         if wanted > 0 {
             return false;
         }
-        for (other, some) in taken {
+        for (other, some) in chosen {
             *reserved.tasks.entry(other).or_default() += some;
         }
         reserved.again = [reserved.again, again].into_iter().flatten().min();

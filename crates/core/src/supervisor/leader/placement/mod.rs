@@ -8,18 +8,20 @@ pub(crate) mod body;
 pub(crate) mod choice;
 pub(crate) mod deferral;
 pub(crate) mod fit;
+mod lanes;
+mod large_inputs;
 pub(crate) mod own;
 pub(crate) mod queue;
+pub(crate) mod unplaceable;
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::{Attempt, NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::group::{OfferChange, OfferTerms};
 use crate::supervisor::leader::placement::body::{ReadyBody, body_index};
-use crate::supervisor::leader::placement::choice::{
-    Inputs, NoPlacement, QUEUE_TIME, Want, choose, unplaceable,
-};
+use crate::supervisor::leader::placement::choice::{AttemptNeeds, NoPlacement, QUEUE_TIME, choose};
 use crate::supervisor::leader::placement::deferral::ReservedWorkers;
+use crate::supervisor::leader::placement::large_inputs::LargeInputs;
 use crate::supervisor::leader::placement::own::OwnInputs;
 use crate::supervisor::leader::placement::queue::{Class, Entry, Skip};
 use crate::supervisor::leader::timers::Timer;
@@ -27,7 +29,7 @@ use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, GrantRequest, send};
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, OwnWork, ToWorker};
-use hedge_model::spec::{CriticalPlacement, Unplaceable};
+use hedge_model::spec::CriticalPlacement;
 use hedge_model::{AttemptId, Checkpoint, FileEntry, JobId, TaskId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +48,7 @@ impl Leadership<'_> {
         }
         let mut skip = Skip::default();
         let mut reserved = ReservedWorkers::default();
-        self.leader.unblock_yielding();
+        self.leader.retry_for_yielding();
         while !skip.is_full() {
             let leader = &mut *self.leader;
             let Some((lane, entry)) = leader.next_offer(&skip) else {
@@ -54,14 +56,14 @@ impl Leadership<'_> {
             };
             match self.place(entry, &mut reserved) {
                 Ok(()) => {}
-                Err(NoPlacement::Later) => skip.add(entry),
-                Err(NoPlacement::Task) => {
+                Err(NoPlacement::Deferred) => skip.add(entry),
+                Err(NoPlacement::NotThisTask) => {
                     self.stop_yielding_copies(entry, &mut reserved);
                     skip.add(entry);
                 }
-                Err(NoPlacement::Room) => {
+                Err(NoPlacement::NoFreeSlot) => {
                     self.stop_yielding_copies(entry, &mut reserved);
-                    self.leader.ready.block(lane);
+                    self.leader.ready.set_full(lane);
                 }
             }
         }
@@ -78,7 +80,7 @@ impl Leadership<'_> {
     /// Places one attempt of an offer.
     fn place(&mut self, entry: Entry, reserved: &mut ReservedWorkers) -> Result<(), NoPlacement> {
         let Some(job) = self.state.jobs.get(&entry.job) else {
-            return Err(NoPlacement::Task);
+            return Err(NoPlacement::NotThisTask);
         };
         let (spec, at) = (job.spec.clone(), entry.group as usize);
         let ready = if spec.groups()[at].inputs.is_empty() {
@@ -91,10 +93,10 @@ impl Leadership<'_> {
             Some(ready)
         };
         let learned = &self.state.learned;
-        let data = |own: &[FileEntry]| {
-            Inputs::large(&ready.as_ref()?.body, own, &spec.groups()[at], learned)
+        let large = |own: &[FileEntry]| {
+            LargeInputs::of(&ready.as_ref()?.body, own, &spec.groups()[at], learned)
         };
-        let shared = data(&[]);
+        let shared = large(&[]);
         let each = spec.reads_each(at).next().is_some();
         let leader = &mut *self.leader;
         let active_job = &leader.jobs[entry.job];
@@ -102,7 +104,7 @@ impl Leadership<'_> {
         let offers = active_job.group(at);
         let shape = leader.shapes.get(offers.shape());
         let require = spec.qos().critical_placement == CriticalPlacement::Require;
-        let ahead = (entry.class == Class::Normal)
+        let queueable_s = (entry.class == Class::Normal)
             .then(|| offers.mean_s())
             .flatten();
         for offset in offers.candidates(entry.class, critical, spec.groups()[at].count()) {
@@ -111,37 +113,37 @@ impl Leadership<'_> {
                 number: spec.first(at) + offset,
             };
             let own = each
-                .then(|| data(&OwnInputs::of(job, at, offset).files))
+                .then(|| large(&OwnInputs::of(job, at, offset).files))
                 .flatten();
             let raised = shape.raised(job, task.number);
-            let want = Want {
+            let needs = AttemptNeeds {
                 shape: raised.as_ref().unwrap_or(shape),
                 task,
                 group: entry.group,
-                copy: entry.class == Class::Copy,
-                higher: entry.class == Class::Critical && require && leader.has_higher(),
-                ahead,
-                data: own.as_ref().or(shared.as_ref()),
+                redundant: entry.class == Class::Copy,
+                higher_only: entry.class == Class::Critical && require && leader.has_higher(),
+                queueable_s,
+                large_inputs: own.as_ref().or(shared.as_ref()),
             };
-            match choose(leader, &want) {
+            match choose(leader, &needs) {
                 Ok((worker, why)) => {
-                    let free = matches!(why, Why::Faster | Why::MostRoom);
+                    let free = matches!(why, Why::HigherClass | Why::BestFree);
                     if free && self.view().worth_deferring(entry, worker, reserved) {
                         if let Some(offers) = self.leader.jobs.group_mut(entry.job, at) {
                             offers.note_deferred(self.now);
                         }
-                        return Err(NoPlacement::Later);
+                        return Err(NoPlacement::Deferred);
                     }
                     self.assign(entry, task, offset, worker, why);
                     return Ok(());
                 }
                 // Others of its group need less.
-                Err(NoPlacement::Room) if raised.is_some() => {}
-                Err(NoPlacement::Room) => return Err(NoPlacement::Room),
-                Err(NoPlacement::Task | NoPlacement::Later) => {}
+                Err(NoPlacement::NoFreeSlot) if raised.is_some() => {}
+                Err(NoPlacement::NoFreeSlot) => return Err(NoPlacement::NoFreeSlot),
+                Err(NoPlacement::NotThisTask | NoPlacement::Deferred) => {}
             }
         }
-        Err(NoPlacement::Task)
+        Err(NoPlacement::NotThisTask)
     }
 
     /// Assigns an attempt of a task to a worker and hints it to the peer supervisors. Does nothing if inputs are
@@ -284,14 +286,14 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let barred_by_recovery = self.view().behind_recovery_barrier(id);
+        let behind_barrier = self.view().behind_recovery_barrier(id);
         let leader = &mut *self.leader;
         let Some(active_job) = leader.jobs.get_mut(id) else {
             return;
         };
         let startable = job.active()
             && !active_job.is_ending()
-            && !barred_by_recovery
+            && !behind_barrier
             && active_job.group(group).waiting() == 0
             && !job.closed(group)
             && !leader.blocked.lacks_inputs(id, group as u32);
@@ -356,44 +358,6 @@ impl Leadership<'_> {
         let keep = worker.load().queued().len() / (idle + 1);
         for id in worker.load().queued().iter().skip(keep).filter(movable) {
             send(worker.peer(), ToWorker::Return(*id), self.out);
-        }
-    }
-
-    /// Checks new offers, and all offers after the pool has changed: if no connected worker could ever run one, its
-    /// job fails, provided that it asked for that.
-    fn find_unplaceable(&mut self) {
-        let leader = &mut *self.leader;
-        for lane in leader.fit.take_unchecked() {
-            let leader = &mut *self.leader;
-            let shape = leader.shapes.get(lane.shape);
-            if unplaceable(leader, shape, "").is_none() {
-                leader.fit.fits(lane.shape, leader.pool.version());
-                continue;
-            }
-            let entries: Vec<Entry> = leader.ready.in_lane(lane).collect();
-            for Entry { job: id, group, .. } in entries {
-                self.notify_watchers_soon(id);
-                self.fail_if_unplaceable(id, group as usize);
-            }
-        }
-    }
-
-    /// Fails a job that asks for it if no connected worker could ever run tasks of a group.
-    fn fail_if_unplaceable(&mut self, id: JobId, group: usize) {
-        let Some(job) = self.state.jobs.get(&id) else {
-            return;
-        };
-        let leader = &*self.leader;
-        let begun = leader.recovery.since();
-        // The workers of the previous leader connect one by one.
-        let coming = job.accepted < begun && self.now.since(begun) < self.config.content_grace;
-        if job.spec.qos().unplaceable != Unplaceable::Fail || coming {
-            return;
-        }
-        let number = job.spec.first(group);
-        let shape = leader.shapes.get(leader.jobs[id].group(group).shape());
-        if let Some(why) = unplaceable(leader, shape, &job.spec.groups()[group].id) {
-            self.fail_job(id, Some(TaskId { job: id, number }), why);
         }
     }
 }

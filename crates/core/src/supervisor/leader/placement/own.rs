@@ -102,7 +102,7 @@ impl Leadership<'_> {
         if own.blobs.iter().all(|hash| self.view().within_reach(*hash)) {
             return Some(self.view().with_checkpoint(task, own));
         }
-        self.leader.blocked.block_task(task);
+        self.leader.blocked.set_own_inputs_unreachable(task);
         self.update_task_offers(task);
         for producer in producers(job, group, task) {
             self.rerun_if_outputs_lost(producer);
@@ -132,7 +132,7 @@ impl Leadership<'_> {
     /// Unblocks and offers the blocked tasks whose own inputs are reachable now.
     pub(crate) fn retry_blocked_tasks(&mut self) {
         let view = self.view();
-        let reachable = view.leader.blocked.without_own_inputs().filter(|task| {
+        let reachable = view.leader.blocked.own_inputs_unreachable().filter(|task| {
             let Some(job) = view.state.jobs.get(&task.job) else {
                 return true;
             };
@@ -148,7 +148,7 @@ impl Leadership<'_> {
 
     /// Unblocks and offers a task, if it is blocked.
     pub(crate) fn retry_blocked_task(&mut self, task: TaskId) {
-        if self.leader.blocked.unblock_task(task) {
+        if self.leader.blocked.recheck_own_inputs(task) {
             self.update_task_offers(task);
         }
     }

@@ -1,9 +1,10 @@
 //! The ready queues: the order in which tasks that can start are offered to workers. Offers are ordered by priority,
-//! then by the client with the smallest share of the pool. Of one client, copies of critical tasks come first, then
-//! critical tasks, then the others; of these the oldest job first, and within a job the highest bottom level.
+//! then by the client with the smallest share of the pool. Clients with equal shares take turns. Of one client, copies
+//! of critical tasks come first, then critical tasks, then the others; of these the oldest job first, and within a job
+//! the highest bottom level.
 //!
-//! Offers of equal resource shape form a lane. A lane without free slots on any worker is blocked until a worker has
-//! one, so a pass over a busy pool costs nothing, however many groups wait.
+//! Offers of equal resource shape form a lane. A lane without free slots on any worker is full: it offers nothing until
+//! a worker has one, so a pass over a busy pool costs nothing, however many groups wait.
 
 use crate::supervisor::durable::job::Job;
 use hedge_model::msg::WorkerInfo;
@@ -164,8 +165,10 @@ pub(crate) struct Ready {
     levels: BTreeMap<Reverse<i32>, BTreeMap<PeerId, Lanes>>,
     /// Thousandths of CPUs that the attempts of each client have in hand.
     share: BTreeMap<PeerId, u64>,
+    /// The client that got an attempt last: of clients with equal shares the next one in the order of ids is served.
+    served: Option<PeerId>,
     /// Lanes for which no worker has free slots.
-    blocked: BTreeSet<Lane>,
+    full: BTreeSet<Lane>,
 }
 
 impl Ready {
@@ -193,14 +196,15 @@ impl Ready {
         }
     }
 
-    /// Returns the first offer, in order, that `skip` does not rule out and whose lane is not blocked. It needs at
-    /// most `free_max` thousandths of CPUs or may be queued at a busy worker.
+    /// Returns the first offer, in order, that `skip` does not rule out and whose lane is not full. It needs at most
+    /// `free_max` thousandths of CPUs or may be queued at a busy worker.
     pub fn first(&self, free_max: u64, skip: &Skip) -> Option<(Lane, Entry)> {
         self.levels.values().find_map(|clients| {
             let offers = clients.iter().filter_map(|(client, lanes)| {
                 let (lane, entry) = self.first_of(lanes, free_max, skip)?;
                 let share = self.share.get(client).copied().unwrap_or(0);
-                Some(((share, *client), (lane, entry)))
+                let had_turn = self.served.is_some_and(|served| *client <= served);
+                Some(((share, had_turn, *client), (lane, entry)))
             });
             let first = offers.min_by_key(|(turn, _)| *turn);
             first.map(|(_, offer)| offer)
@@ -217,7 +221,7 @@ impl Ready {
         let ahead = lanes.range(lane(true, 0, 0)..);
         with_free_slots
             .chain(ahead)
-            .filter(|(lane, _)| !self.blocked.contains(*lane))
+            .filter(|(lane, _)| !self.full.contains(*lane))
             .filter_map(|(lane, entries)| {
                 let entry = entries.iter().find(|entry| !skip.rules_out(entry))?;
                 Some((*lane, *entry))
@@ -240,20 +244,26 @@ impl Ready {
         lanes.flat_map(BTreeMap::keys).copied().collect()
     }
 
-    /// Blocks a lane for which no worker has free slots.
-    pub fn block(&mut self, lane: Lane) {
-        self.blocked.insert(lane);
+    /// Stops the offers of a lane for which no worker has free slots.
+    pub fn set_full(&mut self, lane: Lane) {
+        self.full.insert(lane);
     }
 
-    /// Unblocks the lanes that `room` selects.
-    pub fn unblock(&mut self, mut room: impl FnMut(Lane) -> bool) {
-        if !self.blocked.is_empty() {
-            self.blocked.retain(|lane| !room(*lane));
+    /// Offers those full lanes again for which there may be `free_slots` now.
+    pub fn retry(&mut self, mut free_slots: impl FnMut(Lane) -> bool) {
+        if !self.full.is_empty() {
+            self.full.retain(|lane| !free_slots(*lane));
         }
+    }
+
+    /// The client that got an attempt last.
+    pub fn served(&self) -> Option<PeerId> {
+        self.served
     }
 
     /// Adds an attempt to a client's share of the pool.
     pub fn charge(&mut self, client: PeerId, cpus_milli: u64) {
+        self.served = Some(client);
         *self.share.entry(client).or_default() += cpus_milli.max(1);
     }
 

@@ -117,7 +117,7 @@ impl Leadership<'_> {
             changed: 0,
             higher: !alike,
         };
-        leader.ready.unblock(|_| true);
+        leader.ready.retry(|_| true);
     }
 
     /// Records the benchmark scores that a worker was asked for. Ignores others, with which it could fill the

@@ -171,7 +171,7 @@ impl Leadership<'_> {
             || known.waits_for().is_some()
             || known.attempts().iter().any(there)
             || known.avoid().contains(&ix)
-            || leader.blocked.is_barred(task.job, group as u32, ix)
+            || leader.blocked.excludes(task.job, group as u32, ix)
             || !worker.usable()
             || !worker.load().free().covers(&shape.resources)
             || !shape.fits(worker.info())
@@ -436,9 +436,9 @@ impl Seen<'_> {
                     reports: reports(attempt),
                 })
                 .collect();
-            let spec = &job.spec.groups()[group];
+let spec = &job.spec.groups()[group];
             let expected = self.learned.expect(spec);
-            let barred = known.avoid().iter().map(|ix| self.place(*ix)).collect();
+            let avoid = known.avoid().iter().map(|ix| self.place(*ix)).collect();
             // An attempt stopped by its worker's owner waits, but a copy would not.
             let waits = |attempt: &Attempt| {
                 attempt.progress().waits && !leader.pool[attempt.worker()].leaving()
@@ -460,7 +460,7 @@ impl Seen<'_> {
                 saved: self.view.saved(task),
                 tail_s: inputs.b_level(group),
                 attempts,
-                barred,
+                avoid,
                 waits,
             });
         }
@@ -480,10 +480,10 @@ fn reports(attempt: &Attempt) -> Option<[ProgressReport; 2]> {
 }
 
 impl Leader {
-    /// Unblocks all lanes if there are yielding copies, whose slots they could use.
-    pub fn unblock_yielding(&mut self) {
+    /// Offers all lanes again if there are yielding copies, whose slots they could use.
+    pub fn retry_for_yielding(&mut self) {
         if !self.yielding.is_empty() {
-            self.ready.unblock(|_| true);
+            self.ready.retry(|_| true);
         }
     }
 

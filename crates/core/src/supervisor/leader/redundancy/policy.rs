@@ -159,8 +159,8 @@ pub struct SeenTask {
     pub tail_s: f64,
     /// Its attempts that may still succeed, oldest first.
     pub attempts: SmallVec<[SeenAttempt; 3]>,
-    /// Workers that may not run it, by index in [`View::workers`].
-    pub barred: SmallVec<[usize; 2]>,
+    /// Workers on which it failed, by index in [`View::workers`].
+    pub avoid: SmallVec<[usize; 2]>,
     /// It gets no copy: it reports that it waits for something, as a copy would too, or its group rules copies out.
     pub waits: bool,
 }
@@ -214,15 +214,15 @@ pub struct SeenWorker {
 }
 
 impl View<'_> {
-    /// Returns whether a worker could run a copy of a task, as far as the view shows: it has a free slot, does not
-    /// run the task and is not barred, and the task does not wait.
+    /// Returns whether a worker could run a copy of a task, as far as the view shows: it has a free slot, has
+    /// neither an attempt nor a failure of the task, and the task does not wait.
     pub fn may_run(&self, job: &SeenJob<'_>, task: &SeenTask, worker: usize) -> bool {
         let need = job.spec.groups()[task.group].resources.cpus_milli;
         let seen = &self.workers[worker];
         seen.free_milli >= need.max(1)
             && !task.waits
             && !task.attempts.iter().any(|attempt| attempt.worker == worker)
-            && !task.barred.contains(&worker)
+            && !task.avoid.contains(&worker)
     }
 
     /// Returns the workers with CPUs free, fastest first.

@@ -2,6 +2,7 @@
 //! first. These copies are cancelled as soon as a first attempt needs their slot, so they cost other work nothing.
 
 use crate::supervisor::leader::redundancy::{CopyOrder, Policy, View};
+use std::cmp::Ordering;
 use std::time::Duration;
 
 /// Maximum number of attempts of one task at once.
@@ -11,45 +12,71 @@ const ATTEMPTS_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fill;
 
+/// A running task that may get a copy.
+struct Candidate {
+    attempts: usize,
+    critical: bool,
+    /// The longest path from its start to the job's end, in seconds at standard speed.
+    path_s: f64,
+    /// The indexes of its job in the view and of the task in the job.
+    job: usize,
+    task: usize,
+}
+
+impl Candidate {
+    /// Orders candidates: those with the fewest attempts come first, then critical ones, then those with the longest
+    /// path.
+    fn order(&self, other: &Self) -> Ordering {
+        (self.attempts, !self.critical)
+            .cmp(&(other.attempts, !other.critical))
+            .then(other.path_s.total_cmp(&self.path_s))
+            .then((self.job, self.task).cmp(&(other.job, other.task)))
+    }
+}
+
+fn candidates(view: &View<'_>) -> Vec<Candidate> {
+    let jobs = view.jobs.iter().enumerate();
+    let all = jobs.flat_map(|(job, seen)| {
+        let tasks = seen.running.iter().enumerate();
+        tasks.map(move |(number, task)| Candidate {
+            attempts: task.attempts.len(),
+            critical: task.critical,
+            path_s: task.work_s + task.tail_s,
+            job,
+            task: number,
+        })
+    });
+    let mut all: Vec<Candidate> = all.collect();
+    all.sort_by(Candidate::order);
+    all
+}
+
 impl Policy for Fill {
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
-        // Tasks by number of attempts, then critical ones, then those with the highest bottom level.
-        let mut turns: Vec<(usize, bool, f64, usize, usize)> = Vec::new();
-        for (at, job) in view.jobs.iter().enumerate() {
-            for (number, task) in job.running.iter().enumerate() {
-                let path_s = task.work_s + task.tail_s;
-                turns.push((task.attempts.len(), !task.critical, -path_s, at, number));
-            }
-        }
-        let order = |a: &(usize, bool, f64, usize, usize), b: &(usize, bool, f64, usize, usize)| {
-            (a.0, a.1)
-                .cmp(&(b.0, b.1))
-                .then(a.2.total_cmp(&b.2))
-                .then((a.3, a.4).cmp(&(b.3, b.4)))
-        };
-        turns.sort_by(order);
+        let candidates = candidates(view);
         let mut idle: Vec<usize> = view
             .idle()
             .into_iter()
             .filter(|worker| view.workers[*worker].in_hand == 0)
             .collect();
-        let fewest = turns.first().map_or(0, |first| first.0);
-        for round in fewest..ATTEMPTS_MAX {
+        let fewest = candidates.first().map_or(0, |first| first.attempts);
+        for attempts in fewest..ATTEMPTS_MAX {
             let before = orders.len();
-            for (attempts, _, negated_path_s, job, task) in &turns {
-                if *attempts > round || idle.is_empty() {
+            for candidate in &candidates {
+                if candidate.attempts > attempts || idle.is_empty() {
                     break;
                 }
-                let (seen, running) = (&view.jobs[*job], &view.jobs[*job].running[*task]);
-                let fits = |worker: &usize| view.may_run(seen, running, *worker);
+                let job = &view.jobs[candidate.job];
+                let task = &job.running[candidate.task];
+                let fits = |worker: &usize| view.may_run(job, task, *worker);
                 let Some(at) = idle.iter().position(fits) else {
                     continue;
                 };
                 orders.push(CopyOrder {
-                    task: running.id,
+                    task: task.id,
                     worker: idle.remove(at),
                     yields: true,
-                    worth: -negated_path_s,
+                    worth: candidate.path_s,
                 });
             }
             if idle.is_empty() || orders.len() == before {

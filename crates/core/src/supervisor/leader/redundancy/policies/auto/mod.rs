@@ -196,7 +196,7 @@ struct SoonFree {
     /// When it is free, in seconds from now.
     after: f64,
     /// Whether a task waits for it instead of getting a slower worker now.
-    taken: bool,
+    reserved: bool,
 }
 
 /// Returns the busy workers that are expected to be free first. A worker that runs an overdue task counts as never
@@ -224,7 +224,7 @@ fn soon_free(view: &View<'_>) -> Vec<SoonFree> {
         .map(|(worker, after)| SoonFree {
             worker,
             after,
-            taken: false,
+            reserved: false,
         })
         .collect();
     all.sort_by(|a, b| a.after.total_cmp(&b.after).then(a.worker.cmp(&b.worker)));
@@ -389,7 +389,7 @@ impl<'a> Weigh<'a> {
             return None;
         }
         let speed = self.view.workers[worker].speed;
-        for soon in soon_free.iter_mut().filter(|soon| !soon.taken) {
+        for soon in soon_free.iter_mut().filter(|soon| !soon.reserved) {
             let runs_it = task
                 .attempts
                 .iter()
@@ -399,7 +399,7 @@ impl<'a> Weigh<'a> {
             }
             let (gain, cost) = self.gain_and_cost(candidate, soon.worker, soon.after);
             if job.urgency * gain - price * cost > net * self.settings.patience {
-                soon.taken = true;
+                soon.reserved = true;
                 return None;
             }
         }

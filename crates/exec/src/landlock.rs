@@ -1,4 +1,4 @@
-//! Landlock by its system calls: what an attempt may do to which files.
+//! Landlock, by its system calls: restricts what an attempt may do to files, and its TCP, signals and abstract sockets.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -24,9 +24,9 @@ const CONNECT_TCP: u64 = 1 << 1;
 const SCOPE_ABSTRACT_SOCKETS: u64 = 1;
 const SCOPE_SIGNALS: u64 = 1 << 1;
 
-/// First ABI that keeps signals and connections to abstract Unix sockets inside.
+/// The first ABI that restricts signals and connections to abstract Unix sockets.
 pub(crate) const ABI_SCOPES: u32 = 6;
-/// First ABI without which a truncation or a rename would escape notice: it knows `truncate`.
+/// The first ABI that restricts truncation. With an older one an attempt could truncate files that it may not write.
 pub(crate) const ABI_MIN: u32 = 3;
 
 #[repr(C)]
@@ -42,7 +42,7 @@ struct PathBeneathAttr {
     parent_fd: i32,
 }
 
-/// What may be done below a path.
+/// What an attempt may do below a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Read and execute.
@@ -53,7 +53,7 @@ pub(crate) enum Access {
     All,
 }
 
-/// The kernel's Landlock ABI; 0 where there is none or it is switched off.
+/// Returns the kernel's Landlock ABI; 0 if there is none or it is switched off.
 pub(crate) fn abi() -> u32 {
     // SAFETY: with a null attribute and this flag the call only returns a number.
     let version = unsafe {
@@ -67,14 +67,14 @@ pub(crate) fn abi() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
-/// A ruleset in the making. It denies all that the kernel's ABI knows and no rule allows.
+/// A ruleset that is being built. It denies everything that the kernel's ABI can restrict and no rule allows.
 pub(crate) struct Ruleset {
     fd: OwnedFd,
     handled: u64,
 }
 
 impl Ruleset {
-    /// A ruleset that allows nothing. `network` leaves TCP alone.
+    /// Creates a ruleset that allows nothing. With `network` it does not restrict TCP.
     pub(crate) fn new(abi: u32, network: bool) -> io::Result<Ruleset> {
         let handled = handled(abi);
         let attr = RulesetAttr {
@@ -98,7 +98,7 @@ impl Ruleset {
         Ok(Ruleset { fd, handled })
     }
 
-    /// Allows `access` to what `path` (opened with `O_PATH`) is or holds.
+    /// Allows `access` to `path` (opened with `O_PATH`) and everything below it.
     pub(crate) fn allow(
         &mut self,
         path: BorrowedFd<'_>,
@@ -135,7 +135,7 @@ impl Ruleset {
         }
     }
 
-    /// The finished ruleset, to be passed to `landlock_restrict_self` any number of times.
+    /// Returns the finished ruleset, for any number of calls of `landlock_restrict_self`.
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }

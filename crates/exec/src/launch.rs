@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How much is kept of the end of each captured stream in memory, and how much at all by default, bytes.
+/// Bytes of the end of each captured stream that are kept in memory; also the default for all that is kept.
 pub const TAIL_BYTES: u64 = 64 << 10;
 
 /// One attempt to run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
-    /// What to execute: a path with a `/`, relative to the attempt's folder, or a name that is looked for
-    /// in the attempt's folder and then in `PATH`.
+    /// The program: a path with a `/`, relative to the attempt's folder, or a name that is searched in the attempt's folder
+    /// and then in `PATH`.
     pub program: String,
     /// Its arguments, without its name.
     pub args: Vec<String>,
-    /// Environment, over that of [`crate::SpawnerConfig::env`]. `HOME`, `TMPDIR` and `PWD` are set to the
-    /// attempt's folders unless named here.
+    /// Variables that are added to [`crate::SpawnerConfig::env`] or replace those there. `HOME`, `TMPDIR` and `PWD` are the
+    /// attempt's folders unless set here.
     pub env: Vec<(String, String)>,
     /// Standard input.
     pub stdin: Stdin,
     /// How much it may use.
     pub limits: Limits,
-    /// What it may use beyond what every attempt may.
+    /// Its permissions beyond those of every attempt.
     pub permissions: Permissions,
-    /// How much to keep of the end of each captured stream, bytes; `None` for [`TAIL_BYTES`]. Beyond these it is kept in
-    /// a file, see [`crate::Scratch::spilled`].
+    /// Bytes to keep of the end of each captured stream; none for [`TAIL_BYTES`]. More than that is kept in a file, see
+    /// [`crate::Scratch::spilled`].
     pub kept_bytes: Option<u64>,
-    /// What its process is forked from, if from something.
+    /// The interpreter that its process is forked from, if it is.
     pub warm: Option<Box<Warm>>,
 }
 
@@ -38,12 +38,12 @@ pub struct Launch {
 pub struct Warm {
     /// The job's number. Attempts of other jobs are forked from other interpreters.
     pub job: u64,
-    /// Modules that it imports beforehand.
+    /// Modules that it imports before any attempt.
     pub preload: Vec<String>,
 }
 
 impl Launch {
-    /// An attempt of `program` with `args`, without limits.
+    /// Creates an attempt of `program` with `args`, without limits.
     pub fn new<A: Into<String>>(
         program: impl Into<String>,
         args: impl IntoIterator<Item = A>,
@@ -62,7 +62,7 @@ pub enum Stdin {
     /// Nothing: `/dev/null`.
     #[default]
     Null,
-    /// What [`crate::Scratch::place_stdin`] has written.
+    /// The content that [`crate::Scratch::place_stdin`] has written.
     Placed,
 }
 
@@ -71,31 +71,31 @@ pub enum Stdin {
 pub struct Limits {
     /// Longest running time; time for which it is paused does not count.
     pub time: Option<Duration>,
-    /// Most memory of all its processes together, bytes; sampled every 50 ms, so that a little more may be
+    /// The most memory of all its processes together, in bytes. It is measured every 50 ms, so that a little more may be
     /// used for a moment.
     pub memory: Option<u64>,
-    /// Most that it may add to its folders, bytes: looked at every 200 ms and at its end. No single file can grow to
-    /// more than a page above it.
+    /// The most bytes that it may add to its folders, measured every 200 ms and at its end. No single file can grow to
+    /// more than a page beyond that.
     pub disk: Option<u64>,
 }
 
-/// How the kernel ranks attempts among the machine's other work.
+/// The priority of attempts among the machine's other programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Priority {
-    /// Only time that nobody else wants (`SCHED_IDLE`). It takes effect when the program has been loaded:
-    /// a process that had it from the start could hold up the spawner for as long as the machine is busy.
+    /// Only processor time that nobody else wants (`SCHED_IDLE`). It takes effect when the program has been loaded, because
+    /// a process with it from the start could block the spawner for as long as the machine is busy.
     #[default]
     Idle,
     /// Like any program; for machines that have nothing else to do.
     Normal,
 }
 
-/// How an attempt ended and what it took.
+/// How an attempt ended and what it used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
-    /// How it ended; `Ok` is exit status 0. The endings here say nothing of what it printed.
+    /// How it ended; `Ok` is exit status 0. These endings do not contain what it printed.
     pub outcome: Result<(), Ending>,
-    /// What it took.
+    /// What it used.
     pub usage: Usage,
     /// What it wrote to standard output.
     pub stdout: Tail,
@@ -104,12 +104,12 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// A success that took nothing.
+    /// Returns a success that used nothing.
     pub(crate) fn success() -> Exit {
         Exit::with(Ok(()))
     }
 
-    /// An end without a process.
+    /// Returns the end of an attempt that had no process.
     pub(crate) fn without_process(ending: Ending) -> Exit {
         Exit::with(Err(ending))
     }
@@ -124,43 +124,42 @@ impl Exit {
     }
 }
 
-/// What an attempt took.
+/// What an attempt used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// From the start of its main process to its end, without the time for which it was paused.
     pub elapsed: Duration,
     /// How long it was paused meanwhile.
     pub paused: Duration,
-    /// User and system time of its main process and of all that was waited for; orphans are included if
-    /// they ended before the attempt's report.
+    /// User and system time of its main process and all descendants that were waited for. Orphans count if they ended
+    /// before the attempt was reported.
     pub cpu: Duration,
-    /// Most memory in use, bytes: of its largest process, or of all together where a memory limit has
-    /// them sampled. Never less than what the spawner itself uses (about 3 MiB), which the kernel counts
-    /// because a process starts out sharing its parent's memory.
+    /// Peak memory in bytes: of its largest process, or of all together if a memory limit has them measured. Never less
+    /// than the spawner uses (about 3 MiB), because a process first shares its parent's memory and the kernel counts that.
     pub memory_peak: u64,
 }
 
-/// How far an attempt is.
+/// The progress of an attempt.
 ///
-/// A program may say so itself, line by line, on the descriptor whose number is in `HEDGE_PROGRESS_FD`: a number
-/// from 0 to 1 is the share of its work that is done; a line that begins with the word `waiting` says that it waits
-/// for a good reason until its next line, and `waiting for job 7` that it waits for that job of its own grid; `checkpoint`
-/// says that its checkpoint is to be saved now; any other line says that it gets on.
+/// A program may report it in lines on the descriptor whose number is in `HEDGE_PROGRESS_FD`. A number from 0 to 1 is the
+/// share of its work that is done. A line that begins with `waiting` says that it waits for a good reason until its next
+/// line; `waiting for job 7` names a job of its own grid. `checkpoint` requests that its checkpoint is saved now. Any other
+/// line counts as progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advanced {
     /// User and system time of its processes, and of those of their children that have ended.
     pub cpu: Duration,
     /// Bytes that they have written to files, pipes and devices.
     pub written: u64,
-    /// Thousandths of its work that are done, where it says so.
+    /// Thousandths of its work that are done, if it reports them.
     pub permille: Option<u16>,
-    /// Lines in which it said something.
+    /// The number of lines that it reported.
     pub notes: u32,
-    /// It waits: it says so, or it is paused.
+    /// Whether it reports that it waits, or is paused.
     pub waiting: bool,
-    /// The number of the job that it says it waits for.
+    /// The number of the job that it reports to wait for.
     pub waits_for: Option<u64>,
-    /// How often it said that its checkpoint is to be saved.
+    /// How often it requested that its checkpoint is saved.
     pub checkpoints: u32,
 }
 
@@ -181,47 +180,47 @@ pub struct Tail {
     /// The last of them, at most [`TAIL_BYTES`].
     #[serde(with = "crate::wire::bytes")]
     pub bytes: Vec<u8>,
-    /// Bytes that were kept in a file, where there are more than in `bytes`: the last of them.
+    /// The number of last bytes that are kept in a file, if these are more than `bytes`.
     pub spilled: Option<u64>,
 }
 
-/// What keeps attempts apart from the machine and from each other.
+/// What isolates attempts from the machine and from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sandbox {
-    /// A view of its own for each attempt, with system folders, devices, `/proc` and its scratch folders, in
-    /// namespaces of its own; and Landlock, where there is any.
+    /// Each attempt has its own namespaces with a view of system folders, devices, `/proc` and its scratch folders;
+    /// Landlock in addition, if the kernel has it.
     View {
         /// The kernel's Landlock ABI, 0 for none.
         landlock: u32,
     },
-    /// Landlock and a filter of system calls, where namespaces are refused. Programs get no sockets but those that
-    /// the network needs. [`Report::weaknesses`] says what it does not keep from them.
+    /// Landlock and a filter of system calls, if namespaces are refused. Programs get no sockets but those that the network
+    /// needs. [`Report::weaknesses`] says what this does not prevent.
     Landlock {
         /// The kernel's Landlock ABI.
         abi: u32,
     },
-    /// None: the owner said so.
+    /// None, because the owner chose so.
     None,
 }
 
-/// Something that a sandbox does not keep from tasks.
+/// Something that a sandbox does not prevent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Weakness {
-    /// They can look up names, sizes and times of files outside of their folders.
+    /// Tasks can look up names, sizes and times of files outside of their folders.
     Names,
-    /// They can tell which processes exist.
+    /// Tasks can find out which processes exist.
     Processes,
-    /// They run as the worker's own user: rules alone keep them from what is his.
+    /// Tasks run as the worker's own user: only rules keep them from this user's files and processes.
     SameUser,
-    /// They run as root: they can read what only root may read in system folders.
+    /// Tasks run as root: they can read what only root may read in system folders.
     Root {
-        /// The folder above theirs that no other user may enter, where that is why.
+        /// The folder above theirs that no other user may enter, if that is the reason.
         closed: Option<PathBuf>,
     },
 }
 
 impl Weakness {
-    /// What tasks can do, a clause.
+    /// Returns what tasks can do, as a clause.
     pub fn text(&self) -> String {
         let text = match self {
             Weakness::Names => {
@@ -246,35 +245,34 @@ impl Weakness {
     }
 }
 
-/// What the spawner could set up here; for `hedge doctor` and logs.
+/// What the spawner could set up on this machine; for `hedge doctor` and logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The sandbox in force.
     pub sandbox: Sandbox,
-    /// Why it is not a [`Sandbox::View`], where it is not.
+    /// Why the sandbox is not a [`Sandbox::View`]; none if it is one.
     pub reduced: Option<String>,
-    /// What the sandbox does not keep from tasks.
+    /// What the sandbox does not prevent.
     pub weaknesses: Vec<Weakness>,
-    /// The number of the user that attempts run as, where it is not the worker's user.
+    /// The id of the user that attempts run as, if that is not the worker's user.
     pub task_user: Option<u32>,
     /// Most processes and threads of an attempt; `None` without a sandbox.
     pub processes_max: Option<u64>,
     /// Whether attempts are cut off from the network.
     pub network_cut: bool,
-    /// Whether attempts are in a control group of their own, which the kernel stops as a whole when they are paused;
-    /// otherwise each process is sent a signal.
+    /// Whether attempts are in their own control group, which the kernel freezes as a whole when they are paused. Otherwise
+    /// each process gets a signal.
     pub freezer: bool,
     /// Whether attempts run at `SCHED_IDLE`.
     pub idle: bool,
-    /// Whether the kernel shares the processor out between login sessions before priorities count
-    /// (`sched_autogroup`): then idle tasks still take a session's share from programs in other sessions
-    /// where these are not in control groups.
+    /// Whether the kernel divides the processor between login sessions before priorities count (`sched_autogroup`). Then
+    /// idle tasks still take a session's share from programs in other sessions that are not in control groups.
     pub autogroup: bool,
 }
 
 impl Report {
-    /// What would be set up for a worker whose folder is this one: with Landlock alone, tasks of root run as other users
-    /// only where these may enter.
+    /// Returns what would be set up for a worker with this folder. With Landlock alone, tasks of a root worker run as other
+    /// users only if these may enter it.
     pub fn for_worker_in(mut self, folder: &Path) -> Report {
         let landlock = matches!(self.sandbox, Sandbox::Landlock { .. });
         let closed = crate::user::closed_above(&folder.join("scratch"));

@@ -1,4 +1,4 @@
-//! The spawner's process, as the worker sees it: what it is told, how it starts and ends.
+//! The spawner's process as the worker sees it: its setup, start and end.
 
 use crate::wire::{self, Reply, Setup};
 use crate::{ExecError, Permissions, Report, SpawnerConfig};
@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// How long a spawner may take to set itself up.
+/// The time limit for a spawner to set itself up.
 const START_MAX: Duration = Duration::from_secs(20);
-/// How long a dead spawner's attempts may take to end before they are reported as lost anyway.
+/// The time limit for the attempts of a dead spawner to end. Then they are reported as lost all the same.
 const DYING_MAX: Duration = Duration::from_secs(2);
 
 /// Checks the configuration and turns it into what the spawner needs.
@@ -70,7 +70,7 @@ pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
     })
 }
 
-/// A spawner that runs.
+/// A running spawner.
 pub(crate) struct Started {
     pub stream: UnixStream,
     /// Its watcher.
@@ -78,7 +78,7 @@ pub(crate) struct Started {
     pub report: Report,
 }
 
-/// Starts the process, tells it its setup, and waits until it is ready.
+/// Starts the process, sends its setup, and waits until it is ready.
 pub(crate) async fn start(config: &SpawnerConfig, setup: &Setup) -> Result<Started, ExecError> {
     let failed = |why: String| ExecError::SpawnerStart { why };
     let said = |error: io::Error| failed(error.to_string());
@@ -86,7 +86,7 @@ pub(crate) async fn start(config: &SpawnerConfig, setup: &Setup) -> Result<Start
     ours.set_nonblocking(true).map_err(said)?;
     let stream = UnixStream::from_std(ours).map_err(said)?;
     let (program, args) = &config.program;
-    // `posix_spawn` underneath: a large worker is not copied.
+    // The standard library uses `posix_spawn` here, which does not copy the page tables of a large worker.
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -125,7 +125,7 @@ pub(crate) async fn start(config: &SpawnerConfig, setup: &Setup) -> Result<Start
     Err(failed(why))
 }
 
-/// Sends the setup's frame and hears the first reply: a process that refuses says why and ends.
+/// Sends the setup's frame and returns the first reply. A process that refuses replies why and exits.
 async fn introduce(stream: &UnixStream, mut frame: &[u8]) -> io::Result<Reply> {
     while !frame.is_empty() {
         stream.writable().await?;
@@ -138,7 +138,7 @@ async fn introduce(stream: &UnixStream, mut frame: &[u8]) -> io::Result<Reply> {
     let mut inbox = Vec::new();
     let mut open = true;
     loop {
-        // Also at the end: what it said last may have come together with it.
+        // Also at the end of the stream, because the last reply may have arrived together with it.
         if let Some(reply) =
             wire::decode::<Reply>(&inbox, &mut 0).map_err(|error| io::Error::other(error.0))?
         {
@@ -158,7 +158,7 @@ pub(crate) async fn wait(mut child: Child) {
         tokio::time::timeout(DYING_MAX, tokio::task::spawn_blocking(move || child.wait())).await;
 }
 
-/// Takes what is there; `false` at the end.
+/// Reads what is there. Returns false at the end of the stream.
 pub(crate) fn receive(stream: &UnixStream, inbox: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         inbox.reserve(64 << 10);

@@ -1,12 +1,12 @@
-//! Free space that attempts leave to the machine's owner and to the worker.
+//! The part of the disk that attempts must leave free for the machine's owner and the worker.
 
 use std::path::Path;
 
-/// What is left free: a share of the disk, but no more than `RESERVE_MAX` bytes, and half of what is free at first.
+/// The reserve is this fraction of the disk, but at most `RESERVE_MAX` bytes and half of what is free at the start.
 const RESERVE_SHARE: u64 = 20;
 const RESERVE_MAX: u64 = 1 << 30;
 
-/// What of the disk that this folder is on should stay free, bytes.
+/// Returns the bytes that should stay free on the disk of this folder.
 pub(crate) fn reserve(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |about| {
         let share = about.f_blocks * about.f_frsize / RESERVE_SHARE;
@@ -16,12 +16,12 @@ pub(crate) fn reserve(folder: &Path) -> u64 {
     })
 }
 
-/// How large a file may become before less than `reserve` is left, bytes.
-pub(crate) fn room(folder: &Path, reserve: u64) -> Option<u64> {
+/// Returns the bytes that can be written to the disk of this folder before less than `reserve` is free.
+pub(crate) fn available(folder: &Path, reserve: u64) -> Option<u64> {
     free(folder).map(|free| free.saturating_sub(reserve))
 }
 
-/// How much is missing of `reserve`, if any is, bytes.
+/// Returns the bytes that are missing from `reserve`; none if it is free.
 pub(crate) fn short_of(folder: &Path, reserve: u64) -> Option<u64> {
     reserve
         .checked_sub(free(folder)?)

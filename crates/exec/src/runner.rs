@@ -1,9 +1,9 @@
-//! The boundary between a worker and the runtimes of its tasks: the worker starts, suspends, resumes and ends attempts
-//! here, hears of their progress and learns what they used, whatever executes them.
+//! The boundary between a worker and the runtimes of its tasks. The worker starts, suspends, resumes and ends attempts
+//! here, and gets their progress and usage, independent of the runtime.
 //!
 //! A new runtime is a module beside this one, a variant of [`Attempt`], and the arms that the compiler then asks for.
-//! Suspension, priority and progress reach the processes of the [`Spawner`] alone. One that needs processes starts them by
-//! the [`Spawner`], so that the sandbox, limits, suspension and accounting hold for it too.
+//! Suspension, priority and progress concern only processes of the [`Spawner`]. A runtime that needs processes therefore
+//! has the [`Spawner`] start them, so that sandbox, limits, suspension and accounting hold for it too.
 
 use crate::{
     Advanced, ExecError, Exit, Launch, Output, Report, Running, Sandbox, Scratch, ScratchPool,
@@ -19,9 +19,9 @@ pub struct Runner {
 
 /// An attempt that was started. Dropping it ends the attempt.
 pub enum Attempt {
-    /// Of [`Runtime::Process`] and [`Runtime::Python`].
+    /// An attempt of [`Runtime::Process`] or [`Runtime::Python`].
     Process(Running),
-    /// Of [`Runtime::Noop`]: it has ended.
+    /// An attempt of [`Runtime::Noop`], which has ended already.
     Noop,
 }
 
@@ -35,18 +35,17 @@ impl Runner {
         Ok(Self { scratch, processes })
     }
 
-    /// What protects the machine from attempts.
+    /// Returns the sandbox in force, and its weaknesses.
     pub fn report(&self) -> Report {
         self.processes.report()
     }
 
-    /// Whether attempts can change files only where their modes allow it, so that an input may be a link to a file that
-    /// others need.
+    /// Returns whether file modes bind attempts, so that an input may be a link to a file that others need.
     pub fn respects_modes(&self) -> bool {
         self.processes.report().sandbox != Sandbox::None
     }
 
-    /// The folder that holds the scratch directories.
+    /// Returns the folder that holds the scratch directories.
     pub fn scratch_base(&self) -> &std::path::Path {
         self.scratch.base()
     }
@@ -59,8 +58,8 @@ impl Runner {
         self.scratch.create()
     }
 
-    /// Starts an attempt in `scratch`, which must be kept until it has ended. `progress` hears how far the attempt is
-    /// whenever that has changed, as often as [`Runner::watch_progress`] says; it must not wait.
+    /// Starts an attempt in `scratch`, which must be kept until it has ended. `progress` is called when the attempt's
+    /// progress has changed, at the interval of [`Runner::watch_progress`]. It must not block.
     pub async fn start(
         &self,
         runtime: Runtime,
@@ -69,7 +68,7 @@ impl Runner {
         progress: impl Fn(Advanced) + Send + 'static,
     ) -> Attempt {
         match runtime {
-            // What it is forked from, if it is, the launch says.
+            // The launch says whether it is forked, and from what.
             Runtime::Process | Runtime::Python => {
                 let started = self.processes.launch_observed(scratch, launch, progress);
                 Attempt::Process(started.await)
@@ -88,24 +87,25 @@ impl Runner {
         drop(self.processes.pause(false));
     }
 
-    /// Gives all attempts the lowest priority, or further ones that of the configuration.
+    /// With `on`, gives all attempts the lowest priority. Otherwise attempts that start later get the configured one; those
+    /// that run keep the lowest.
     pub fn lower(&self, on: bool) {
         self.processes.lower(on);
     }
 
-    /// Looks at the progress of attempts this often from now on; until the first call, never.
+    /// Sets the interval at which progress is measured. Before the first call it is not measured.
     pub fn watch_progress(&self, every: std::time::Duration) {
         self.processes.look_every(every);
     }
 
-    /// Whether the kernel lets this process push out the memory of suspended attempts.
+    /// Returns whether the kernel lets this process push the memory of suspended attempts out to swap.
     pub fn may_free_memory(&self) -> bool {
         self.processes.may_free_memory()
     }
 }
 
 impl Attempt {
-    /// Ends the attempt with all that it started; [`Attempt::ended`] then tells.
+    /// Kills the attempt with all that it started; [`Attempt::ended`] then returns.
     pub fn end(&self) {
         match self {
             Attempt::Process(running) => running.cancel(),
@@ -113,7 +113,7 @@ impl Attempt {
         }
     }
 
-    /// Sends the attempt's processes SIGTERM, and ends those that are left after `grace`; [`Attempt::ended`] then tells.
+    /// Sends the attempt's processes SIGTERM and kills those that are left after `grace`; [`Attempt::ended`] then returns.
     pub fn stop(&self, grace: std::time::Duration) {
         match self {
             Attempt::Process(running) => running.stop(grace),
@@ -121,7 +121,7 @@ impl Attempt {
         }
     }
 
-    /// Reads what the attempt prints while it runs; none where it prints nothing.
+    /// Returns a reader of what the attempt prints; none if its runtime prints nothing.
     pub fn output(&self) -> Option<Output> {
         match self {
             Attempt::Process(running) => Some(running.output()),
@@ -129,8 +129,8 @@ impl Attempt {
         }
     }
 
-    /// Waits for the end, and tells how it came and what the attempt used. May be given up and called again until it
-    /// has told.
+    /// Waits for the end. Returns how the attempt ended and what it used. It may be dropped and called again until it has
+    /// returned.
     pub async fn ended(&mut self) -> Exit {
         match self {
             Attempt::Process(running) => running.ended().await,

@@ -1,18 +1,18 @@
-//! What errors of the system say about the machine: that it is short of something, or that something else is wrong.
+//! Tells errors of the system that mean a shortage of the machine (disk, memory, processes) from others.
 
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
 use std::io;
 
-/// How errors that are not the system's begin where a disk is full.
+/// The beginning of other errors that mean a full disk.
 const NO_SPACE: &str = "no space left";
 
-/// Of what the machine is short, where that is what an error says.
+/// Returns what the machine is short of, if the error means a shortage.
 pub fn shortage(error: &io::Error) -> Option<Shortage> {
     shortage_of(error.raw_os_error()?)
 }
 
-/// The same, of an error of which only its text is left.
+/// The same for the text of an error.
 pub fn told_shortage(text: &str) -> Option<Shortage> {
     let number = || {
         text.split("(os error ")
@@ -40,7 +40,7 @@ pub(crate) fn shortage_of(errno: i32) -> Option<Shortage> {
     })
 }
 
-/// How an attempt ended for which the worker could not do something that has nothing to do with the task.
+/// Returns the ending of an attempt for which the worker could not do something, by no fault of the task.
 pub(crate) fn worker_ending(doing: impl Into<String>, error: &io::Error) -> Ending {
     let doing = doing.into();
     match shortage(error) {

@@ -1,7 +1,7 @@
-//! Which user an attempt runs as.
+//! Chooses the user that an attempt runs as.
 //!
-//! A worker that is root gives each slot a user of its own who owns nothing else: neither the system's files nor
-//! a neighbour's are within its rights. A worker of an ordinary user has only that user.
+//! A root worker gives each slot its own user, who owns nothing else and thus has no rights to the files of the system or
+//! of other slots. A worker of an ordinary user has only that user.
 
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -9,13 +9,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// First of the ids that slots get, where a whole range of ids exists. Distributions hand out none so high.
+/// The first id of slots if all ids exist. Distributions assign none that are so high.
 const FIRST: u64 = 0x4000_0000;
-/// Ids of one worker.
+/// The ids of each worker.
 const PER_WORKER: u64 = 1 << 12;
-/// Workers of one machine that have ids of their own.
+/// The most workers of one machine with different ids.
 const WORKERS: u64 = 1 << 17;
-/// Where only few ids exist, as in a container, slots get the last of them.
+/// If only few ids exist, as in a container, slots get ids from the last ones.
 const FEW: u64 = 4096;
 
 /// The user and the group of a slot.
@@ -25,7 +25,7 @@ pub(crate) struct TaskUser {
     pub gid: u32,
 }
 
-/// Ids that a root worker gives to its slots.
+/// The ids that a root worker gives to its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskUsers {
     first: u64,
@@ -33,7 +33,7 @@ pub(crate) struct TaskUsers {
 }
 
 impl TaskUsers {
-    /// The ids of a worker that this process belongs to; none where it is not root, or may not become another user.
+    /// Returns the ids of the worker that this process belongs to; none if it is not root or may not become another user.
     pub(crate) fn of_worker(worker: u32) -> Option<TaskUsers> {
         if !rustix::process::geteuid().is_root() || !may_change_users() {
             return None;
@@ -62,7 +62,7 @@ impl TaskUsers {
     }
 }
 
-/// Makes a slot's folders the user's, or this process's own again.
+/// Makes `user` the owner of a slot's folders, or this process's user again.
 pub(crate) fn give(folder: &Path, user: Option<TaskUser>) -> io::Result<()> {
     let own = TaskUser {
         uid: rustix::process::geteuid().as_raw(),
@@ -78,8 +78,8 @@ pub(crate) fn give(folder: &Path, user: Option<TaskUser>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes what this process's user owns below a folder the user's: links themselves and not what they lead to. Files of
-/// other users stay as they are: inputs can be links to a store's files.
+/// Makes `user` the owner of what this process's user owns below a folder, links themselves included. Does not change
+/// what links lead to, nor files of other users: inputs can be links to the files of a blob store.
 pub(crate) fn give_below(folder: &Path, user: TaskUser) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     let mut waiting = vec![folder.to_owned()];
@@ -98,7 +98,7 @@ pub(crate) fn give_below(folder: &Path, user: TaskUser) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes an open file the user's, if it is this process's user's.
+/// Makes `user` the owner of an open file, if this process's user owns it.
 pub(crate) fn give_file(file: &OwnedFd, user: TaskUser) -> io::Result<()> {
     if rustix::fs::fstat(file)?.st_uid == rustix::process::geteuid().as_raw() {
         std::os::unix::fs::fchown(file, Some(user.uid), Some(user.gid))?;
@@ -106,7 +106,7 @@ pub(crate) fn give_file(file: &OwnedFd, user: TaskUser) -> io::Result<()> {
     Ok(())
 }
 
-/// The first of the folders above this one that not any user may enter.
+/// Returns the first of the folders above this one that some users may not enter.
 pub(crate) fn closed_above(folder: &Path) -> Option<PathBuf> {
     let above = folder
         .ancestors()
@@ -116,7 +116,7 @@ pub(crate) fn closed_above(folder: &Path) -> Option<PathBuf> {
     above.filter(|path| !open(path)).last().map(Path::to_owned)
 }
 
-/// The highest id that exists in a user namespace, by its map.
+/// Returns the highest id of a user namespace, given its map.
 fn last_id(map: &str) -> Option<u64> {
     let lines = map.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);

@@ -1,51 +1,53 @@
-//! What attempts may take of the worker's disk and memory together, so that something is left for its owner.
+//! Bounds on the disk and memory of all attempts together, so that the machine's owner has some left. An attempt that
+//! exceeds them is ended.
 
 use super::{InHand, Shared, State};
-use crate::disk::{DiskLimit, short};
+use crate::disk::{DiskLimit, SetBy, disk_shortage};
 use crate::reserve;
 use hedge_model::Ending;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Time between two looks at an attempt's folders, at least; and how many times longer than the look itself.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-const LOOK_FACTOR: u32 = 10;
-/// Time between two looks at the disk while attempts run.
+/// Minimum delay between two measurements of an attempt's folders.
+const MEASURE_EVERY: Duration = Duration::from_millis(200);
+/// The delay is at least this many times the duration of a measurement.
+const MEASURE_FACTOR: u32 = 10;
+/// How often the free space of the disk is checked while attempts run.
 const RESERVE_EVERY: Duration = Duration::from_millis(100);
 
-/// What an attempt uses, as its spawner said last, bytes.
+/// What an attempt uses in bytes, by its spawner's last report.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Uses {
     pub memory: u64,
-    /// Of files without a name.
+    /// Disk space of its files without a name.
     pub unlinked: u64,
 }
 
 impl InHand {
-    /// Space of its files without a name, bytes.
+    /// Returns the bytes of its files without a name.
     fn unlinked(&self) -> u64 {
         self.uses.map_or(0, |uses| uses.unlinked)
     }
 }
 
-/// An attempt's folders, which are looked at while it runs. Here and not in the spawner, which a large folder would
-/// keep from its other work.
-pub(super) struct Folders {
+/// An attempt's folders, which are measured while it runs. The worker measures them, because a large folder would keep
+/// the spawner from its other work.
+pub(super) struct MeasuredFolders {
     disk: Arc<DiskLimit>,
-    /// When to look next; none while somebody looks.
+    /// When to measure next; none during a measurement.
     due: Option<Instant>,
 }
 
-impl Folders {
-    pub(super) fn new(disk: Arc<DiskLimit>) -> Folders {
-        let due = Some(Instant::now() + LOOK_EVERY);
-        Folders { disk, due }
+impl MeasuredFolders {
+    pub(super) fn new(disk: Arc<DiskLimit>) -> Self {
+        let due = Some(Instant::now() + MEASURE_EVERY);
+        Self { disk, due }
     }
 }
 
-/// Looks at the folders that are due, and ends attempts that passed their limit.
-fn look_at_folders(shared: &Arc<Shared>) {
+/// Measures the folders that are due, and ends attempts that exceed their limit.
+fn measure_folders(shared: &Arc<Shared>) {
     let now = Instant::now();
     let mut state = shared.lock();
     for (id, one) in &mut state.running {
@@ -56,26 +58,26 @@ fn look_at_folders(shared: &Arc<Shared>) {
             .filter(|one| one.due.is_some_and(|at| at <= now));
         if let Some(folders) = due {
             folders.due = None;
-            tokio::spawn(look(shared.clone(), *id, folders.disk.clone(), unlinked));
+            tokio::spawn(measure(shared.clone(), *id, folders.disk.clone(), unlinked));
         }
     }
 }
 
-async fn look(shared: Arc<Shared>, id: u64, disk: Arc<DiskLimit>, unlinked: u64) {
+async fn measure(shared: Arc<Shared>, id: u64, disk: Arc<DiskLimit>, unlinked: u64) {
     let (ending, took) = disk.check(unlinked).await;
     if let Some(ending) = ending {
         return shared.end(id, ending);
     }
     let mut state = shared.lock();
     if let Some(folders) = state.running.get_mut(&id).and_then(|one| one.disk.as_mut()) {
-        folders.due = Some(Instant::now() + LOOK_EVERY.max(took * LOOK_FACTOR));
+        folders.due = Some(Instant::now() + MEASURE_EVERY.max(took * MEASURE_FACTOR));
     }
 }
 
-/// While attempts run, looks at their folders, and at what is left of the disk: whenever that is less than the owner and
-/// the worker itself need, ends the attempt that takes most of it, of those that did not say how much they need, if
-/// there are any. For others it is the machine's fault.
-pub(super) async fn keep(shared: Weak<Shared>, mut gone: watch::Receiver<()>) {
+/// While attempts run, measures their folders and keeps the reserve of the disk free for the owner and the worker: if
+/// less is free, ends the attempt that uses most. Attempts without a limit of their task end first, for exceeding a
+/// limit; others end because the machine is short of disk space.
+pub(super) async fn enforce(shared: Weak<Shared>, mut gone: watch::Receiver<()>) {
     while let Some(shared) = shared.upgrade() {
         tokio::select! {
             () = shared.busy.notified() => {}
@@ -86,7 +88,7 @@ pub(super) async fn keep(shared: Weak<Shared>, mut gone: watch::Receiver<()>) {
                 () = tokio::time::sleep(RESERVE_EVERY) => {}
                 _ = gone.changed() => return,
             }
-            look_at_folders(&shared);
+            measure_folders(&shared);
             keep_reserve(&shared).await;
         }
     }
@@ -99,34 +101,35 @@ async fn keep_reserve(shared: &Arc<Shared>) {
     let all: Vec<_> = {
         let state = shared.lock();
         let all = state.running.iter();
-        all.map(|(id, one)| (*id, one.asks_disk, one.folders.clone(), one.unlinked()))
+        all.map(|(id, one)| (*id, one.disk_set_by, one.folders.clone(), one.unlinked()))
             .collect()
     };
     let most = tokio::task::spawn_blocking(move || {
         let all = all.into_iter();
-        let used = all.map(|(id, asks, folders, unlinked)| {
-            (!asks, crate::scratch::space_used(&folders) + unlinked, id)
+        let used = all.map(|(id, set_by, folders, unlinked)| {
+            let used = crate::scratch::space_used(&folders) + unlinked;
+            (set_by == SetBy::Worker, used, id)
         });
         used.filter(|(_, used, _)| *used > 0).max()
     });
-    if let Ok(Some((unasked, used, id))) = most.await {
+    if let Ok(Some((is_unlimited, used, id))) = most.await {
         tracing::warn!(
             attempt = id,
             used,
             "the disk is nearly full; the task that uses most of it is ended"
         );
         let limit = used.saturating_sub(short_of);
-        let ending = match unasked {
+        let ending = match is_unlimited {
             true => Ending::DiskLimit { limit, used },
-            false => short(),
+            false => disk_shortage(),
         };
         shared.end(id, ending);
     }
 }
 
-/// Takes what an attempt uses. Says which attempt is to be ended, where all together use more memory than the worker
-/// offers: the one that uses most, of those without a limit of their own if there are any.
-pub(super) fn take(
+/// Records what an attempt uses. If all attempts together use more memory than the worker offers, returns the attempt to
+/// end: of those without a limit of their task, or of all if each has one, the one that uses most.
+pub(super) fn note_uses(
     state: &mut State,
     id: u64,
     uses: Uses,
@@ -135,16 +138,16 @@ pub(super) fn take(
     *state.running.get_mut(&id)?.uses.as_mut()? = uses;
     let limit = memory_max?;
     let all = state.running.iter_mut();
-    let all =
-        all.filter_map(|(id, one)| Some((*id, one.asks_memory, one.uses.as_mut()?.memory, one)));
+    let all = all
+        .filter_map(|(id, one)| Some((*id, one.has_memory_limit, one.uses.as_mut()?.memory, one)));
     let mut all: Vec<_> = all.collect();
     let used = all.iter().map(|(_, _, memory, _)| memory).sum();
     if used <= limit {
         return None;
     }
-    all.sort_by_key(|(_, asks, memory, _)| (!asks, *memory));
+    all.sort_by_key(|(_, limited, memory, _)| (!limited, *memory));
     let (id, _, _, most) = all.pop()?;
-    // It counts no more: what it uses is about to be free.
+    // It no longer counts, because its memory is about to be free.
     most.uses = None;
     Some((id, Ending::MemoryLimit { limit, used }))
 }

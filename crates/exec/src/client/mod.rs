@@ -1,10 +1,10 @@
-//! The worker's side: starts a spawner for each slot, hands it attempts, reports how they ended.
+//! The worker's side of the spawners: starts one for each slot, sends it attempts, and reports how they ended.
 
 mod bounds;
 mod output;
 mod slot;
 
-use crate::disk::DiskLimit;
+use crate::disk::{DiskLimit, SetBy};
 use crate::memory;
 use crate::process;
 use crate::scratch::Lease;
@@ -25,12 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-/// Why attempts end with their worker.
+/// The reason given for attempts that end with their worker.
 const ENDING: &str = "it is ending";
-/// Environment that attempts get from the worker's own.
+/// The variables that attempts get from the worker's own environment.
 const ENV_KEPT: [&str; 5] = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"];
 
-/// Most processes and threads of one attempt, and fewest where a machine has room for few.
+/// The most processes and threads of one attempt; then the fewest, for machines with few process ids.
 const PROCESSES_MAX: u64 = 4096;
 const PROCESSES_MIN: u64 = 256;
 
@@ -49,9 +49,9 @@ pub struct SpawnerConfig {
     pub read_only: Vec<PathBuf>,
     /// Folders that attempts can be given, see [`crate::Permissions::shares`].
     pub shares: Vec<SharedFolder>,
-    /// Whether attempts are locked in. `false` trusts every job with all that this user may do.
+    /// Whether attempts run in a sandbox. Without it every job can do what this user may do.
     pub sandbox: bool,
-    /// Whether a sandbox is accepted that [`Report::weaknesses`] says something of.
+    /// Whether a sandbox with [`Report::weaknesses`] is accepted. Without effect unless `sandbox` is set.
     pub accept_weak: bool,
     /// Most processes and threads of one attempt.
     pub processes_max: u64,
@@ -59,8 +59,8 @@ pub struct SpawnerConfig {
     pub memory_max: Option<u64>,
     /// Most disk space of one attempt, whatever it asks for, bytes.
     pub disk_max: Option<u64>,
-    /// Whether the memory of attempts is pushed out while they are stopped: to swap, and what is of files to those.
-    /// Needs `CAP_SYS_NICE`; see [`Spawner::may_free_memory`].
+    /// Whether the memory of paused attempts is pushed out: to swap, or to the files that it is mapped from. Needs
+    /// `CAP_SYS_NICE`; see [`Spawner::may_free_memory`].
     pub free_memory: bool,
     /// Whether attempts get the machine's network; `false` leaves them a loopback interface. Without a sandbox they
     /// always have it.
@@ -101,8 +101,8 @@ impl SpawnerConfig {
     }
 }
 
-/// How many processes an attempt may have, so that all attempts together leave the machine's owner half of what the
-/// kernel can tell apart.
+/// Returns how many processes an attempt may have, so that all attempts together leave the machine's owner half of the
+/// kernel's process ids.
 fn processes_max() -> u64 {
     let number = |path| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -120,7 +120,7 @@ pub struct Spawner {
     alive: Arc<Alive>,
 }
 
-/// Tells the tasks that keep spawners running when the last handle is dropped, and when the last of them has ended.
+/// Notifies the tasks that keep spawners running when the last handle is dropped, and the handle when they have ended.
 struct Alive {
     gone: watch::Sender<()>,
     working: mpsc::Sender<Infallible>,
@@ -138,16 +138,16 @@ pub struct Running {
 
 struct Shared {
     config: SpawnerConfig,
-    /// What all spawners are told; the slot differs.
+    /// The setup of all spawners, without the slot.
     setup: Setup,
     state: Mutex<State>,
     /// Ends when no spawner is left.
     ended: tokio::sync::Mutex<mpsc::Receiver<Infallible>>,
     next_id: AtomicU64,
     permits: Arc<Semaphore>,
-    /// An attempt was handed over.
+    /// Notified when an attempt is sent to a spawner.
     busy: Notify,
-    /// Held by the one that pushes memory out.
+    /// Held while memory is pushed out.
     pushing: Mutex<()>,
 }
 
@@ -155,20 +155,19 @@ struct State {
     /// Spawners by slot.
     slots: HashMap<u32, SlotSpawner>,
     running: HashMap<u64, InHand>,
-    /// Folders of attempts that are over but whose killed processes the kernel has not come round to
-    /// removing.
+    /// Folders of attempts that are over but whose killed processes still exist.
     leaving: HashMap<u64, (u32, Arc<Lease>)>,
     report: Report,
-    /// Whether attempts are to be stopped; a spawner that is started is told.
+    /// Whether attempts are paused. A spawner that starts is told so.
     paused: bool,
-    /// Whether attempts are to have idle priority whatever the configuration says; likewise.
+    /// Whether attempts get idle priority even if the configuration says otherwise. A spawner that starts is told so.
     lowered: bool,
-    /// How often attempts are looked at; likewise.
+    /// How often progress is measured. A spawner that starts is told so.
     look_every: Option<Duration>,
     readings: Readings,
 }
 
-/// Answers a request to pause when the last spawner has, or is gone.
+/// Replies to a request to pause when the last spawner has replied or is gone.
 struct PauseAnswer(Option<oneshot::Sender<()>>);
 
 impl Drop for PauseAnswer {
@@ -179,7 +178,7 @@ impl Drop for PauseAnswer {
     }
 }
 
-/// Hears how far an attempt is.
+/// Called with the progress of an attempt.
 type Observer = Box<dyn Fn(Advanced) + Send>;
 
 struct InHand {
@@ -188,13 +187,13 @@ struct InHand {
     folders: Vec<PathBuf>,
     lease: Arc<Lease>,
     observer: Option<Observer>,
-    /// Whether it has a limit of its own on memory.
-    asks_memory: bool,
-    /// Whether it has a limit of its own on disk space.
-    asks_disk: bool,
+    /// Whether its task has a limit on memory.
+    has_memory_limit: bool,
+    /// Who set its limit on disk space, or would have set it.
+    disk_set_by: SetBy,
     /// Its limit on disk space, if it has one.
-    disk: Option<bounds::Folders>,
-    /// What it uses; none once it is ended for that.
+    disk: Option<bounds::MeasuredFolders>,
+    /// What it uses; none once it is ended because all attempts use too much.
     uses: Option<bounds::Uses>,
 }
 
@@ -226,7 +225,7 @@ impl Spawner {
             pushing: Mutex::default(),
             config,
         });
-        tokio::spawn(bounds::keep(Arc::downgrade(&shared), gone.subscribe()));
+        tokio::spawn(bounds::enforce(Arc::downgrade(&shared), gone.subscribe()));
         let alive = Arc::new(Alive { gone, working });
         slot::keep(&shared, &alive, 0, Permissions::default(), Some(started));
         Ok(Spawner { shared, alive })
@@ -282,13 +281,15 @@ impl Spawner {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, exit) = oneshot::channel();
         let offered = self.shared.config.disk_max;
-        let asks_disk = launch.limits.disk.is_some();
+        let disk_set_by = match launch.limits.disk {
+            Some(_) => SetBy::Task,
+            None => SetBy::Worker,
+        };
         launch.limits.disk = launch.limits.disk.into_iter().chain(offered).min();
         let disk = match launch.limits.disk {
             Some(limit) => {
                 let reserve = self.shared.setup.disk_reserve;
-                let filled = scratch.is_filled();
-                Some(DiskLimit::new(scratch.folders(), limit, asks_disk, reserve, filled).await)
+                Some(DiskLimit::new(scratch, limit, disk_set_by, reserve).await)
             }
             None => None,
         };
@@ -299,9 +300,9 @@ impl Spawner {
             folders: scratch.folders(),
             lease: scratch.lease(),
             observer,
-            asks_memory: launch.limits.memory.is_some(),
-            asks_disk,
-            disk: disk.clone().map(bounds::Folders::new),
+            has_memory_limit: launch.limits.memory.is_some(),
+            disk_set_by,
+            disk: disk.clone().map(bounds::MeasuredFolders::new),
             uses: Some(bounds::Uses::default()),
         };
         let permissions = std::mem::take(&mut launch.permissions);
@@ -408,7 +409,7 @@ impl Running {
         self.over = true;
         let mut exit = exit.unwrap_or_else(|_| Exit::without_process(Ending::worker(ENDING)));
         if let Some(disk) = &self.disk {
-            exit.outcome = disk.judge(exit.outcome, &exit.stderr).await;
+            exit.outcome = disk.corrected(exit.outcome, &exit.stderr).await;
         }
         exit
     }

@@ -1,4 +1,4 @@
-//! What an attempt prints, read while it runs.
+//! Reads what an attempt prints while it runs.
 
 use super::Shared;
 use crate::wire::Request;
@@ -14,7 +14,7 @@ pub struct Output {
     pub(super) shared: Weak<Shared>,
 }
 
-/// Readings that spawners have not answered, by number.
+/// Reads that spawners have not answered, by number.
 #[derive(Default)]
 pub(super) struct Readings {
     last: u64,
@@ -27,7 +27,7 @@ struct Reading {
 }
 
 impl Output {
-    /// What the attempt has printed from these positions on, a bounded part; none where it does not run any more.
+    /// Returns a bounded part of what the attempt has printed from these positions on; none if it no longer runs.
     pub async fn read(&self, from: Offsets) -> Option<Pieces> {
         let answer = {
             let shared = self.shared.upgrade()?;
@@ -50,7 +50,7 @@ impl Output {
 
 impl Readings {
     fn open(&mut self, slot: u32) -> (u64, oneshot::Receiver<Pieces>) {
-        // Those that nobody waits for any more.
+        // Nobody waits for these any more.
         self.open.retain(|_, reading| !reading.answer.is_closed());
         let (sender, answer) = oneshot::channel();
         self.last += 1;
@@ -62,15 +62,15 @@ impl Readings {
         (self.last, answer)
     }
 
-    /// The spawner has answered; nothing where the attempt does not run.
+    /// Handles the reply of a spawner; none if the attempt does not run.
     pub fn answered(&mut self, reading: u64, pieces: Option<Pieces>) {
         if let (Some(answer), Some(pieces)) = (self.take(reading), pieces) {
-            // One who has given up needs no answer.
+            // The caller may have given up.
             let _ = answer.send(pieces);
         }
     }
 
-    /// A slot's spawner is gone with its answers.
+    /// Ends the reads of a slot whose spawner is gone.
     pub fn lose(&mut self, slot: u32) {
         self.open.retain(|_, reading| reading.slot != slot);
     }

@@ -1,4 +1,4 @@
-//! One slot's spawner: kept running, handed attempts, heard.
+//! The spawner of one slot: the worker keeps it running, sends it attempts, and handles its replies.
 
 use super::bounds::{self, Uses};
 use super::{Alive, ENDING, PauseAnswer, Shared, State};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
-/// Waits before starts of a spawner that died; the last one is repeated.
+/// The delays before a spawner that died is started again. The last one is repeated.
 const BACK_OFF: [Duration; 6] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
@@ -22,24 +22,24 @@ const BACK_OFF: [Duration; 6] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
-/// Starts that may fail one after the other before attempts that wait for it are given back.
+/// After this many failed starts in a row, the attempts that wait for the spawner end.
 const FAILED_STARTS_MAX: usize = 4;
 
-/// A spawner as the worker knows it.
+/// The worker's state of a spawner.
 #[derive(Default)]
 pub(super) struct SlotSpawner {
     pub outbox: Vec<u8>,
-    /// Something is in the outbox.
+    /// Notified when a request enters the outbox.
     pub wake: Arc<Notify>,
-    /// Its watcher, while it runs.
+    /// The process id of its watcher, while it runs.
     pub process: Option<u32>,
-    /// Why nothing can run here now, while that is so.
+    /// Why nothing can run here now; none if something can.
     pub broken: Option<String>,
-    /// What its attempts may use.
+    /// The permissions of its attempts.
     pub permissions: Permissions,
-    /// It has to be started anew before it is handed anything, because its permissions have changed.
+    /// Whether it must be restarted before the next attempt, because the permissions have changed.
     pub renew: bool,
-    /// Wait for its word that attempts are stopped or go on.
+    /// Callers that wait until its attempts are paused or resumed.
     pub pausing: Vec<(bool, Arc<PauseAnswer>)>,
 }
 
@@ -48,7 +48,7 @@ impl SlotSpawner {
         self.process.is_some()
     }
 
-    /// Puts a request into the outbox; whether it could be.
+    /// Puts a request into the outbox. Returns whether it fitted.
     pub fn say(&mut self, request: &Request) -> bool {
         let said = wire::encode(request, &mut self.outbox).is_ok();
         self.wake.notify_one();
@@ -56,13 +56,13 @@ impl SlotSpawner {
     }
 }
 
-/// Why a spawner is served no longer.
+/// Why the worker stops serving a spawner.
 enum Stopped {
-    /// It died, or spoke nonsense.
+    /// It died, or sent something invalid.
     Died(String),
-    /// Its attempts have other permissions now.
+    /// It must be restarted with other permissions.
     Renewed,
-    /// The last handle is gone.
+    /// The last handle was dropped.
     Left,
 }
 
@@ -155,7 +155,7 @@ impl Keeper {
             .unwrap_or_default()
     }
 
-    /// What the next process is told.
+    /// Returns the setup for the next process.
     fn next_setup(&self, shared: &Shared) -> (Setup, Arc<Notify>) {
         let mut state = shared.lock();
         let slot = state.slots.entry(self.slot).or_default();
@@ -169,7 +169,7 @@ impl Keeper {
         state.slots.get(&self.slot).is_some_and(|slot| slot.renew)
     }
 
-    /// Starts the process, again and again if need be. Attempts that have waited for some tries are given back.
+    /// Starts the process, and tries again until that succeeds. After some failures the attempts that wait for it end.
     async fn start(&self, shared: &Shared) -> Started {
         let mut failed = 0;
         loop {
@@ -202,7 +202,7 @@ impl Keeper {
         }
     }
 
-    /// Tells a spawner that has just started what the others have been told, before it hears of any attempt.
+    /// Sends a spawner that has just started the current pause, priority and measuring interval, before any attempt.
     fn greet(&self, shared: &Shared, child: &std::process::Child, report: crate::Report) {
         let mut state = shared.lock();
         state.report = report;
@@ -251,7 +251,7 @@ impl Keeper {
     }
 }
 
-/// Moves frames both ways until the spawner is gone; says why.
+/// Moves frames in both directions until the spawner is gone. Returns why.
 async fn serve(stream: &UnixStream, shared: &Arc<Shared>, slot: u32, wake: &Notify) -> Stopped {
     let mut inbox = Vec::new();
     let mut outgoing = Vec::new();
@@ -323,7 +323,7 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Arc<Shared>, slot: u32) -> Result<(), w
                 unlinked,
             } => {
                 let uses = Uses { memory, unlinked };
-                let over = bounds::take(&mut state, id, uses, shared.config.memory_max);
+                let over = bounds::note_uses(&mut state, id, uses, shared.config.memory_max);
                 drop(state);
                 if let Some((id, ending)) = over {
                     shared.end(id, ending);
@@ -353,14 +353,15 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Arc<Shared>, slot: u32) -> Result<(), w
     Ok(())
 }
 
-/// Those that waited for this answer of a spawner.
+/// Removes and returns the callers that waited for this reply of a spawner.
 fn answered(state: &mut State, slot: u32, on: bool) -> Vec<(bool, Arc<PauseAnswer>)> {
     let slot = state.slots.get_mut(&slot);
     let pausing = slot.map(|slot| slot.pausing.extract_if(.., |(to, _)| *to == on).collect());
     pausing.unwrap_or_default()
 }
 
-/// Pushes out what stopped attempts hold, on a thread of its own: swap may be slow, and they may go on at any time.
+/// Pushes the memory of paused attempts out to swap, on a thread of its own: swap may be slow, and the attempts may
+/// resume at any time.
 fn free_memory(shared: Arc<Shared>, slot: u32) {
     let push = move || {
         let process = || shared.lock().slots.get(&slot).and_then(|slot| slot.process);

@@ -1,4 +1,4 @@
-//! Finding what an attempt was asked to make.
+//! Finds the declared outputs of an attempt in its scratch directory.
 
 use crate::shortage::shortage;
 use globset::{GlobBuilder, GlobMatcher};
@@ -10,33 +10,33 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Most files that one attempt may hand over.
+/// The most output files of one attempt.
 pub const OUTPUTS_MAX: usize = 100_000;
 
-/// Most entries of the folder that are looked at for patterns.
+/// The most entries of the directory that are compared with patterns.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// A file that the attempt made and that leaves its folder.
+/// An output file of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputFile {
-    /// Where it lies in the attempt's folder: relative, `/`-separated.
+    /// Its path relative to the attempt's folder, separated by `/`.
     pub path: String,
     /// Whether it may be executed.
     pub executable: bool,
-    /// Where its content can be read as long as the [`crate::Scratch`] is kept.
+    /// The path at which its content can be read while the [`crate::Scratch`] exists.
     pub file: PathBuf,
     /// Length in bytes.
     pub size: u64,
 }
 
-/// Declared outputs, to be asked before the attempt runs.
+/// Declared outputs. They tell, before the attempt has run, whether a path would be an output.
 pub struct OutputPatterns {
     names: Vec<String>,
     globs: Vec<GlobMatcher>,
 }
 
 impl OutputPatterns {
-    /// Of these names and patterns; what is no valid pattern covers only the file of that name.
+    /// Creates them from names and patterns. An invalid pattern only matches the file of that name.
     pub fn new<P: AsRef<str>>(patterns: &[P]) -> OutputPatterns {
         let names: Vec<String> = patterns.iter().map(|it| normal(it.as_ref())).collect();
         let globs = names.iter().filter(|name| is_pattern(name));
@@ -44,7 +44,7 @@ impl OutputPatterns {
         OutputPatterns { names, globs }
     }
 
-    /// Whether a file at this path in the attempt's folder would be an output.
+    /// Returns whether a file at this path in the attempt's folder would be an output.
     pub fn cover(&self, path: &str) -> bool {
         if self.names.is_empty() {
             return false;
@@ -102,7 +102,7 @@ pub(crate) fn collect(root: &Path, patterns: &[&str]) -> Result<Vec<OutputFile>,
 }
 
 impl Collection<'_> {
-    /// Whether a file was found at a path or below it.
+    /// Returns whether a file was found at a path or below it.
     fn holds(&self, path: &str) -> bool {
         let below = format!("{path}/");
         let mut next = self.found.range(below.clone()..);
@@ -112,7 +112,7 @@ impl Collection<'_> {
         below || self.found.contains_key(path) || (path.is_empty() && !self.found.is_empty())
     }
 
-    /// Takes a file, or a folder with all in it.
+    /// Adds a file, or a folder with everything in it.
     fn take(&mut self, path: String) -> Result<(), Ending> {
         let mut waiting = vec![path];
         while let Some(path) = waiting.pop() {
@@ -139,7 +139,7 @@ impl Collection<'_> {
         Ok(())
     }
 
-    /// Refuses a name that leads through a link out of the folder.
+    /// Refuses a path that leaves the attempt's folder through a link.
     fn check_way(&self, path: &str) -> Result<(), Ending> {
         let at = self.root.join(path);
         let inside = |folder: &Path| {
@@ -192,7 +192,7 @@ impl Collection<'_> {
         Ok(())
     }
 
-    /// Takes what matches below a folder; folders that match are taken whole.
+    /// Adds what matches below a folder. Of a folder that matches everything is added.
     fn match_below(
         &mut self,
         folder: String,
@@ -210,7 +210,7 @@ impl Collection<'_> {
                         *matched |= glob.is_match(&path) && (holds || pattern.ends_with('/'));
                     }
                 }
-                // Also where it was taken: other patterns may need what is in it to match.
+                // Even if it was added, other patterns may match what is in it.
                 if is_dir {
                     waiting.push(path);
                 }
@@ -266,7 +266,8 @@ fn too_many() -> Ending {
     fault("", OutputFault::TooMany { limit })
 }
 
-/// An output that the system does not give: by the task's fault where it took its own rights away or was not done.
+/// Returns the ending for an output that cannot be read. It is the task's fault if the file is gone or its rights were
+/// removed.
 fn unreadable(path: &str, error: &io::Error) -> Ending {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let why = error.to_string();
@@ -291,7 +292,7 @@ fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
     Ok(glob.compile_matcher())
 }
 
-/// A path without `.`, doubled or trailing slashes.
+/// Returns a path without `.`, doubled or trailing slashes.
 fn normal(path: &str) -> String {
     path.split('/')
         .filter(|part| !part.is_empty() && *part != ".")

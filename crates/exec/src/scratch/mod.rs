@@ -1,9 +1,9 @@
-//! Scratch folders: where attempts run, and what comes out of them.
+//! Scratch directories: attempts run in them, and outputs are collected from them.
 //!
-//! A folder is `BASE/sN` and holds `work`, in which the attempt starts, and `tmp`, its `TMPDIR`. Slots are
-//! used again: when an attempt has ended its folders are emptied, and ones that it left as they were are
-//! as good as new. Making and removing a folder took 85 µs here (ext4), looking whether it is empty 2 µs;
-//! and the sandbox's rules, which name the folders, are made once for each slot.
+//! A slot has the folder `BASE/sN`, with `work`, in which the attempt starts, and `tmp`, its `TMPDIR`. Slots are reused:
+//! when an attempt has ended its folders are emptied, and folders that it did not change are used as they are. Making and
+//! removing a folder took 85 µs on ext4, checking that it is empty 2 µs. The sandbox's rules, which name the folders, are
+//! also made only once for each slot.
 
 mod collect;
 mod remove;
@@ -29,16 +29,16 @@ pub(crate) const WORK: &str = "work";
 pub(crate) const TMP: &str = "tmp";
 pub(crate) const STDIN: &str = "stdin";
 
-/// Folders that may wait for being emptied; when more do, the caller that gives one back empties it.
+/// The most folders that wait for the thread that empties them. Beyond it, the caller that returns a folder empties it.
 const CLEANING_MAX: usize = 16;
-/// Tries to empty a folder: processes of a spawner that was killed may live for a moment.
+/// The most tries to empty a folder: processes of a spawner that was killed may exist for a moment.
 const CLEANING_TRIES: u32 = 20;
-/// Tries to lock the folder, 10 ms apart.
+/// The most tries to lock the folder, 10 ms apart.
 const LOCK_TRIES: u32 = 20;
-/// Most entries that are looked at for a folder's size.
+/// The most entries that are counted for a folder's size.
 const SIZE_ENTRIES_MAX: usize = 200_000;
 
-/// Mode of the folder that holds all slots: the owner of a slot may enter it.
+/// The mode of the folder that holds all slots: the user of a slot may enter it.
 const BASE_MODE: u32 = 0o711;
 
 /// The name of a slot's folder.
@@ -46,7 +46,7 @@ pub(crate) fn slot_name(slot: u32) -> String {
     format!("s{slot}")
 }
 
-/// Where a slot's captured stream is kept once it is longer than what is kept in memory.
+/// Returns the path of the file for the part of a captured stream that is not kept in memory.
 pub(crate) fn spill(folder: &Path, kind: StreamKind) -> PathBuf {
     folder.join(match kind {
         StreamKind::Stdout => "stdout",
@@ -54,7 +54,7 @@ pub(crate) fn spill(folder: &Path, kind: StreamKind) -> PathBuf {
     })
 }
 
-/// Hands out scratch folders below one folder, which it keeps for itself.
+/// Creates scratch directories below one folder, which it locks.
 #[derive(Clone)]
 pub struct ScratchPool {
     keeper: Arc<Keeper>,
@@ -63,7 +63,7 @@ pub struct ScratchPool {
 /// The folders of one attempt. Dropping it removes everything in them, as soon as no attempt runs there.
 pub struct Scratch {
     lease: Arc<Lease>,
-    /// The folder that was made last.
+    /// The folder that was made last for an input.
     made: Option<PathBuf>,
 }
 
@@ -74,18 +74,18 @@ pub(crate) struct Lease {
     dirty: AtomicBool,
 }
 
-/// Where an input's content comes from.
+/// The content of an input.
 pub enum Source<'a> {
     /// These bytes.
     Bytes(&'a [u8]),
-    /// This file, which is copied: the attempt may write to its inputs.
+    /// A file, which is copied because the attempt may write to its inputs.
     File(&'a Path),
-    /// Whatever this gives.
+    /// All that this reader returns.
     Reader(&'a mut dyn Read),
 }
 
-/// The pool and the thread that empties folders for it. Ends, when the last folder and the last handle
-/// are gone, with everything emptied.
+/// The pool, and the thread that empties folders. When the last scratch directory and the last handle are dropped, it
+/// empties all folders and ends.
 struct Keeper {
     pool: Arc<Pool>,
     dirty: Option<SyncSender<Slot>>,
@@ -112,8 +112,8 @@ struct Slot {
 }
 
 impl ScratchPool {
-    /// Takes `base` for scratch folders, making it if need be, and removes what an earlier life has left
-    /// there. Fails where another worker uses it.
+    /// Opens `base` for scratch directories, creates it if necessary, and removes what an earlier process left there. Fails
+    /// if another worker uses it.
     pub fn open(base: impl Into<PathBuf>) -> Result<ScratchPool, ExecError> {
         let base: PathBuf = base.into();
         std::fs::DirBuilder::new()
@@ -123,14 +123,14 @@ impl ScratchPool {
             .map_err(|error| ExecError::io("make the folder", &base, error))?;
         let base = std::fs::canonicalize(&base)
             .map_err(|error| ExecError::io("find the folder", &base, error))?;
-        // Whatever became of it: tasks of an earlier version could take its owner's rights away.
+        // Tasks of an earlier version could remove its owner's rights.
         std::fs::set_permissions(&base, PermissionsExt::from_mode(BASE_MODE))
             .map_err(|error| ExecError::io("open up the folder", &base, error))?;
         let lock =
             File::open(&base).map_err(|error| ExecError::io("open the folder", &base, error))?;
         take_lock(&lock, &base)?;
         remove_left_overs(&base)?;
-        // The first slot is there from the beginning: the spawner is started for it.
+        // The first slot exists from the beginning, because its spawner is started then.
         let free = Mutex::new(Free {
             slots: vec![Slot::make(&base, 0)?],
             next: 1,
@@ -157,12 +157,12 @@ impl ScratchPool {
         })
     }
 
-    /// The folder that holds the scratch folders; for [`crate::SpawnerConfig::scratch`].
+    /// Returns the folder that holds the scratch directories; for [`crate::SpawnerConfig::scratch`].
     pub fn base(&self) -> &Path {
         &self.keeper.pool.base
     }
 
-    /// An empty folder for one attempt. Takes a few microseconds if one can be used again.
+    /// Returns an empty scratch directory for one attempt. Takes a few microseconds if a slot can be reused.
     pub fn create(&self) -> Result<Scratch, ExecError> {
         let (free, number) = {
             let mut free = self.keeper.pool.lock();
@@ -187,19 +187,19 @@ impl ScratchPool {
         })
     }
 
-    /// How many folders are still being emptied, for those who want to wait until none is.
+    /// Returns how many folders are still being emptied.
     pub fn cleaning(&self) -> usize {
         self.keeper.pool.lock().cleaning
     }
 }
 
 impl Scratch {
-    /// The folder that the attempt starts in.
+    /// Returns the folder in which the attempt starts.
     pub fn folder(&self) -> PathBuf {
         self.inner().folder.join(WORK)
     }
 
-    /// The slot's number, by which the spawner knows the folder.
+    /// Returns the number of the slot, by which the spawner finds the folder.
     pub(crate) fn slot(&self) -> u32 {
         self.inner().number
     }
@@ -208,12 +208,12 @@ impl Scratch {
         self.lease.clone()
     }
 
-    /// Whether something was put into the folders.
+    /// Returns whether an input was put into the folders.
     pub(crate) fn is_filled(&self) -> bool {
         self.lease.dirty.load(Ordering::Relaxed)
     }
 
-    /// All folders that the attempt can write to.
+    /// Returns all folders that the attempt can write to.
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         vec![
             self.inner().folder.join(WORK),
@@ -221,8 +221,8 @@ impl Scratch {
         ]
     }
 
-    /// Makes the folders above `path`, which is relative to the folder, and tells where the caller may
-    /// write the file itself.
+    /// Creates the folders above `path`, which is relative to the folder. Returns the absolute path, at which the caller may
+    /// write the file.
     pub fn make_room(&mut self, path: &str) -> Result<PathBuf, ExecError> {
         check_path(path)?;
         self.lease.dirty.store(true, Ordering::Relaxed);
@@ -243,8 +243,8 @@ impl Scratch {
         Ok(at)
     }
 
-    /// Puts an input at `path`, relative to the folder; folders above it are made. On an error nothing is
-    /// left of the file.
+    /// Writes an input to `path`, relative to the folder, and creates the folders above it. On an error no part of the file
+    /// stays.
     pub fn place(
         &mut self,
         path: &str,
@@ -262,20 +262,20 @@ impl Scratch {
         })
     }
 
-    /// Writes what [`crate::Stdin::Placed`] gives the attempt to read.
+    /// Writes the content of the attempt's standard input, see [`crate::Stdin::Placed`].
     pub fn place_stdin(&mut self, source: Source<'_>) -> Result<(), ExecError> {
         write(&self.stdin_path(), 0o600, source)
     }
 
-    /// Where the caller may write that file itself.
+    /// Returns the path at which the caller may write the standard input.
     pub fn stdin_path(&mut self) -> PathBuf {
         self.lease.dirty.store(true, Ordering::Relaxed);
         self.inner().folder.join(STDIN)
     }
 
-    /// Finds the declared outputs: names of files, names of folders (with all in them), or patterns with
-    /// `*`, `?`, `[…]`, `{…,…}` and `**`. A link is taken as the file that it leads to, if that lies in the
-    /// folder. Sorted by path, each once.
+    /// Finds the declared outputs: names of files, names of folders (with everything in them), or patterns with `*`, `?`,
+    /// `[…]`, `{…,…}` and `**`. A link counts as the file that it leads to, if that is in the folder. Each file is returned
+    /// once, sorted by path.
     ///
     /// Fails at a pattern that matches nothing, at a folder without files unless the pattern ends in a slash, at
     /// files that cannot be read, at links that leave the folder or lead to a folder, at special files, and at more
@@ -288,8 +288,8 @@ impl Scratch {
         collect::collect(&self.folder(), &patterns)
     }
 
-    /// The file with what was kept of a captured stream, in its order, where that is more than its tail. To be called
-    /// when the attempt has ended. Blocks.
+    /// Returns the file with the kept part of a captured stream, if that is more than its tail. To be called when the
+    /// attempt has ended. Blocks.
     pub fn spilled(&self, kind: StreamKind, tail: &Tail) -> io::Result<Option<File>> {
         let Some(kept) = tail.spilled else {
             return Ok(None);
@@ -307,7 +307,7 @@ impl Scratch {
         if tail.total == kept {
             return Ok(Some(file));
         }
-        // It was written round.
+        // The file is a ring: its oldest byte is not the first.
         let path = path.with_extension("ordered");
         let mut ordered = File::options()
             .read(true)
@@ -380,14 +380,14 @@ impl Slot {
         Ok(Slot { number, folder })
     }
 
-    /// Whether the folders are as if they were new.
+    /// Returns whether the folders are as when they were created.
     fn is_clean(&self) -> bool {
         holds(&self.folder, 2)
             && holds(&self.folder.join(WORK), 0)
             && holds(&self.folder.join(TMP), 0)
     }
 
-    /// Makes the folders as if they were new.
+    /// Restores the folders to the state in which they were created.
     fn clean(&self) -> io::Result<()> {
         remove::open_up(&self.folder)?;
         for entry in std::fs::read_dir(&self.folder)? {
@@ -409,7 +409,7 @@ impl Slot {
     }
 }
 
-/// Whether a folder has its first mode and exactly `count` entries.
+/// Returns whether a folder has its first mode and exactly `count` entries.
 pub(crate) fn holds(folder: &Path, count: usize) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) else {
@@ -432,8 +432,8 @@ pub(crate) fn holds(folder: &Path, count: usize) -> bool {
     seen == count
 }
 
-/// Locks the folder. A process that is just being started may still hold the lock of the last owner for
-/// the moment until it executes, so that it is tried more than once.
+/// Locks the folder. Tries more than once, because a process that is just being started may hold the lock of the last
+/// owner until it executes its program.
 fn take_lock(lock: &File, base: &Path) -> Result<(), ExecError> {
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
@@ -455,7 +455,7 @@ fn clean_all(pool: &Pool, dirty: &Receiver<Slot>) {
     }
 }
 
-/// Empties a slot and frees it. One that cannot be emptied is not used again in this life.
+/// Empties a slot and frees it. This process does not reuse a slot that cannot be emptied.
 fn clean(pool: &Pool, slot: Slot) {
     let mut result = slot.clean();
     for _ in 0..CLEANING_TRIES {
@@ -497,7 +497,7 @@ fn remove_left_overs(base: &Path) -> Result<(), ExecError> {
     Ok(())
 }
 
-/// Bytes that the files in these folders take up, links not followed.
+/// Returns the bytes of disk that the files in these folders use. Does not follow links.
 pub(crate) fn space_used(folders: &[PathBuf]) -> u64 {
     let mut waiting: Vec<PathBuf> = folders.to_vec();
     let (mut used, mut seen) = (0, 0);
@@ -529,7 +529,7 @@ fn check_path(path: &str) -> Result<(), ExecError> {
     })
 }
 
-/// What is wrong with a path that is to lie in an attempt's folder.
+/// Returns what is wrong with a path that must lie in an attempt's folder.
 fn path_fault(path: &str) -> Result<(), &'static str> {
     if path.is_empty() {
         return Err("is empty");
@@ -547,7 +547,7 @@ fn path_fault(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Writes a new file; removes it again on an error.
+/// Writes a new file, and removes it on an error.
 fn write(at: &Path, mode: u32, source: Source<'_>) -> Result<(), ExecError> {
     let failed = |error| ExecError::io("write", at, error);
     let mut file = File::options()

@@ -1,11 +1,11 @@
-//! Removing what an attempt has left, whatever it did to it.
+//! Removes what an attempt has left, even if it removed its own rights to that.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Removes a file, a link or a folder with all in it, never following links, also where the attempt took
-/// its own rights away. What is not there is fine.
+/// Removes a file, a link or a folder with everything in it, even if the attempt removed its own rights. Never follows
+/// links. Succeeds if nothing is there.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let is_dir = match path.symlink_metadata() {
         Ok(about) => about.is_dir(),

@@ -1,4 +1,4 @@
-//! Files that an attempt renames into place while it runs: only of those it is known that they are whole.
+//! Watches for files that an attempt renames into place while it runs: only such files are known to be complete.
 
 use super::{Scratch, check_path};
 use crate::ExecError;
@@ -20,14 +20,14 @@ const EVENT_BYTES: usize = 16 << 10;
 pub struct RenameWatch {
     events: AsyncFd<OwnedFd>,
     folder: PathBuf,
-    /// By the watch of its folder and its name, a file's place in the list.
+    /// For the watch of a folder and a name in it, the position of the file in the list.
     files: BTreeMap<(i32, Vec<u8>), usize>,
     names: Vec<String>,
 }
 
 impl Scratch {
-    /// Watches these files, whose paths are relative to the folder; the folders above them are made. To be called within
-    /// a Tokio runtime.
+    /// Watches these files, whose paths are relative to the folder, and creates the folders above them. Must be called
+    /// within a Tokio runtime.
     ///
     /// # Errors
     /// A path that leaves the folder, and what the system refuses.
@@ -64,18 +64,18 @@ impl Scratch {
 }
 
 impl RenameWatch {
-    /// Waits until something was renamed there. May be given up and called again.
+    /// Waits until a file was renamed there. It may be dropped and called again.
     pub async fn changed(&self) -> io::Result<()> {
         self.events.readable().await?.clear_ready();
         Ok(())
     }
 
-    /// Which files were renamed into place since the last call, by their places in the list.
+    /// Returns the positions in the list of the files that were renamed into place since the last call.
     pub fn renamed(&self) -> Vec<usize> {
         let mut renamed = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
         let mut events = inotify::Reader::new(self.events.get_ref(), &mut buffer);
-        // An error says that there is nothing more.
+        // An error means that there are no more events.
         while let Ok(event) = events.next() {
             let Some(name) = event.file_name() else {
                 continue;
@@ -88,11 +88,11 @@ impl RenameWatch {
         renamed
     }
 
-    /// Opens one of the files for reading; none where it is gone. Neither a link nor anything but a regular file is opened:
-    /// what the attempt puts there could lead anywhere.
+    /// Opens one of the files for reading; none if it is gone. Opens only regular files and follows no link, because the
+    /// attempt could link to any file.
     ///
     /// # Errors
-    /// What the system says, and what the file is instead.
+    /// The file cannot be opened, or is no regular file.
     pub fn open(&self, place: usize) -> io::Result<Option<File>> {
         let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(&self.folder, folder, Mode::empty())?;

@@ -1,4 +1,4 @@
-//! The progress of an attempt: what its processes have used and written, and what it reports itself.
+//! Measures the progress of an attempt: what its processes have used and written, and what it reports itself.
 
 use super::stream::Flow;
 use super::tree;
@@ -6,15 +6,15 @@ use crate::Advanced;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Longest line that is understood, bytes; of longer ones the beginning counts.
+/// The longest line that is read, in bytes. Only the beginning of longer ones counts.
 const LINE_BYTES_MAX: usize = 256;
-/// The word that says that the next line may take long.
+/// The word at the beginning of a line that says that the task waits.
 const WAITING: &str = "waiting";
-/// The line that says that the checkpoint is to be saved.
+/// The line that requests that the checkpoint is saved.
 const CHECKPOINT: &str = "checkpoint";
 
-/// What is known of an attempt's progress, and the pipe on which it may say more. As with its output, the writing
-/// end stays open here: the pipe never reports an end.
+/// The known progress of an attempt, and the pipe on which it may report more. As with its output, the writing end stays
+/// open here, so that the pipe never reports an end.
 pub(crate) struct Advance {
     pub read: OwnedFd,
     pub write: OwnedFd,
@@ -23,7 +23,7 @@ pub(crate) struct Advance {
     told: Advanced,
 }
 
-/// The lines that an attempt has written about its progress.
+/// What an attempt has reported in lines.
 #[derive(Default)]
 struct ProgressLines {
     line: Vec<u8>,
@@ -47,14 +47,14 @@ impl Advance {
         })
     }
 
-    /// Takes what is there, a bounded amount.
+    /// Reads a bounded amount of what is there.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) {
         let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
         self.lines.take(&buffer[..read]);
     }
 
-    /// Looks at the processes; what there is to tell, if that is news. Figures never shrink: what an orphan had
-    /// used is not seen any more once it has ended.
+    /// Measures the processes. Returns the progress if it has changed. Figures never decrease, although what an orphan used
+    /// is no longer visible once it has ended.
     pub(crate) fn look(&mut self, pids: &[i32], paused: bool) -> Option<Advanced> {
         let now = Advanced {
             cpu: tree::cpu_of_all(pids).max(self.told.cpu),

@@ -1,4 +1,4 @@
-//! One attempt in the spawner's hands: preparing its process, catching its output.
+//! The spawner's state of an attempt, the preparation of its process, and its pipes.
 
 use super::advance::Advance;
 use super::child::{Failure, PROGRESS_FD, Step};
@@ -17,40 +17,40 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Programs whose place in `PATH` is remembered.
+/// The most programs whose path is remembered.
 const REMEMBERED_MAX: usize = 256;
-/// Where programs are looked for if the environment does not say.
+/// The search path if the environment has none.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// An attempt whose process was started and whose end has not been reported.
 pub(crate) struct Attempt {
     pub id: u64,
-    /// Its main process; 0 where that is not known yet.
+    /// Its main process; 0 until it is forked.
     pub pid: i32,
     pub phase: Phase,
     pub limits: Limits,
     pub started: Instant,
-    /// How long attempts had been paused in all when it started.
+    /// The total length of pauses when it started.
     pub paused_before: Duration,
     pub pipes: Pipes,
-    /// Why it is being ended, if it is.
+    /// Its ending, if it is being killed for a reason.
     pub verdict: Option<Ending>,
-    /// When it is ended that was asked to end by itself.
+    /// When its grace period ends, if it was asked to stop.
     pub stop_at: Option<Instant>,
-    /// Its main process's end, once noticed.
+    /// The end of its main process, once noticed.
     pub ended: Option<Ended>,
-    /// Since when all its processes, or those that it left, are being ended.
+    /// Since when its processes are being killed.
     pub dying_since: Option<Instant>,
-    /// Those that have been killed: they cannot do anything any more, but may take long to die. Where all of a
-    /// namespace are killed at once, none is named here.
+    /// Killed processes. They cannot do anything any more, but may take long to die. Empty if all processes of a namespace
+    /// are killed at once.
     pub killed: HashSet<i32>,
-    /// How often some were found that had not been killed before, and killed one by one.
+    /// Rounds in which new processes were found and killed one by one.
     pub kills: u32,
-    /// It is over for the worker.
+    /// Whether its ending was reported to the worker.
     pub reported: bool,
     pub orphans_cpu: Duration,
     pub memory_peak: u64,
-    /// What the worker was told last that it uses: memory, and files without a name.
+    /// The last use that was reported, in bytes: memory, and files without a name.
     pub told: (u64, u64),
 }
 
@@ -59,13 +59,13 @@ pub(crate) struct Attempt {
 pub(crate) enum Phase {
     /// Its main process was started.
     Runs,
-    /// Its main process is a template, from which that of the attempt is to be forked.
+    /// Its main process is a template, which will fork the attempt's own.
     Preloads,
-    /// A template was asked for its main process.
+    /// A template was asked to fork its main process.
     Asked(Instant),
 }
 
-/// What an attempt writes to.
+/// The pipes to which an attempt writes.
 pub(crate) struct Pipes {
     pub stdout: Stream,
     pub stderr: Stream,
@@ -73,7 +73,7 @@ pub(crate) struct Pipes {
 }
 
 impl Pipes {
-    /// New ones, which `user` may open again by their names in `/dev` and `/proc`.
+    /// Creates pipes that `user` may open again by their names in `/dev` and `/proc`.
     pub(crate) fn make(
         keep: Option<u64>,
         slot: &Slot,
@@ -111,7 +111,7 @@ pub(crate) struct Ended {
     pub memory_peak: u64,
 }
 
-/// What a launch becomes before its process exists.
+/// What a process needs to start a launch.
 pub(crate) struct Prepared {
     pub program: CString,
     pub args: Vec<CString>,
@@ -119,10 +119,10 @@ pub(crate) struct Prepared {
     pub stdin: Option<OwnedFd>,
 }
 
-/// Where programs were found.
+/// The paths at which programs were found.
 pub(crate) struct Programs {
     found: HashMap<(String, String), PathBuf>,
-    /// The folders that attempts may read, where the spawner itself sees more than they do.
+    /// The folders that attempts may read; none if the spawner sees no more than they do.
     shown: Option<Vec<PathBuf>>,
 }
 
@@ -142,7 +142,7 @@ impl Programs {
         shown.iter().any(|folder| real.starts_with(folder))
     }
 
-    /// Forgets what was found, because it was not there any more.
+    /// Forgets all paths, because one of them no longer exists.
     pub(crate) fn forget(&mut self) {
         self.found.clear();
     }
@@ -185,7 +185,7 @@ impl Programs {
     }
 }
 
-/// Turns a launch into what the kernel wants, or says why it cannot be done.
+/// Converts a launch into what its process needs. The error is the attempt's ending.
 pub(crate) fn prepare(
     launch: &Launch,
     slot: &Slot,
@@ -250,7 +250,8 @@ pub(crate) fn prepare(
     })
 }
 
-/// How an attempt ended whose process did not start: by the task's fault only where its program cannot be executed.
+/// Returns the ending of an attempt whose process did not start. It is the task's fault only if the program cannot be
+/// executed.
 pub(crate) fn explain(name: &str, program: &CStr, failure: Failure) -> Ending {
     let doing = match failure.step {
         Step::Clone if failure.errno == libc::ENOSPC => {
@@ -273,8 +274,8 @@ pub(crate) fn explain(name: &str, program: &CStr, failure: Failure) -> Ending {
     worker_ending(doing, &io::Error::from_raw_os_error(failure.errno))
 }
 
-/// What is wrong with a program that cannot be executed, for the author of the job; nothing where it may not be the
-/// program's fault.
+/// Returns what is wrong with a program that cannot be executed, for the author of the job; none if the program may not
+/// be the cause.
 fn not_executed(name: &str, program: &CStr, errno: i32) -> Option<String> {
     let path = program.to_string_lossy();
     let path = Path::new(&*path);

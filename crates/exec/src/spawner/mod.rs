@@ -1,8 +1,8 @@
 //! The spawner: a small process that starts, limits and ends the attempts of one slot, one after the other.
 //!
-//! It is two processes. The *watcher* does nothing but wait: for the worker to die, then it ends the
-//! spawner; for the spawner to die, then it ends itself, and with it what is left. The *spawner* proper is
-//! pid 1 of a pid namespace where that is allowed, so that the kernel ends every attempt with it.
+//! It consists of two processes. The *watcher* only waits: when the worker dies it kills the spawner, and when the spawner
+//! dies it kills what is left and exits. The *spawner* proper is pid 1 of a pid namespace if that is allowed, so that the
+//! kernel kills every attempt with it.
 
 mod advance;
 mod attempt;
@@ -30,14 +30,14 @@ use std::time::{Duration, Instant};
 /// The first argument that makes the program a spawner.
 pub const ARGUMENT: &str = "spawner";
 
-/// How long left-over processes may take to die before they are given up. Only one that hangs in the
-/// kernel takes more than a moment.
+/// The watcher waits at most this long for left-over processes to die. Only one that hangs in the kernel takes longer than
+/// a moment.
 const DYING_MAX: Duration = Duration::from_secs(5);
 
-/// Runs the spawner on the socket that is its standard input, until the worker closes it or dies. The program calls
-/// this before it sets anything else up: the process must have no other thread.
+/// Runs the spawner on the socket that is its standard input, until the worker closes it or dies. The program must call
+/// this first, because the process must have no other thread.
 ///
-/// Returns only to say that it was not started by a worker.
+/// Returns only if it was not started by a worker, with a sentence that says so.
 pub fn main() -> String {
     match start() {
         Ok(never) => match never {},
@@ -61,7 +61,7 @@ fn start() -> Result<Never, String> {
     // When memory runs out the kernel should pick a task, not one of the owner's programs.
     let _ = std::fs::write("/proc/self/oom_score_adj", "900");
 
-    // From here, where control groups are still to be seen.
+    // Made here, because control groups are not visible later.
     let freezer = Freezer::make(setup.processes_max, setup.memory_max).map(Rc::new);
     let users = TaskUsers::of_worker(worker).filter(|_| setup.sandbox);
     let mut user = users.map(|users| users.of_slot(setup.slot));
@@ -75,7 +75,7 @@ fn start() -> Result<Never, String> {
             Err(why) => reduced = Some(why),
         }
     }
-    // Orphans of a dead spawner come here and are ended.
+    // Orphans of a dead spawner become children of this process, which kills them.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     // Without a view of their own, tasks name their folder by its path on this machine.
     let closed = user.and_then(|_| user::closed_above(&setup.folder));
@@ -98,7 +98,7 @@ fn start() -> Result<Never, String> {
     }
 }
 
-/// Takes the socket off standard input, leaving `/dev/null` there, and closes what else was inherited.
+/// Moves the socket away from standard input, where it leaves `/dev/null`, and closes all other inherited descriptors.
 fn take_socket() -> Option<UnixStream> {
     let stdin = std::io::stdin();
     rustix::net::sockopt::socket_type(&stdin).ok()?;
@@ -130,8 +130,8 @@ fn read_setup(socket: &mut UnixStream) -> Option<Setup> {
     wire::decode(&frame, &mut 0).ok()?
 }
 
-/// Gives every signal its default action, for attempts to inherit; the terminal's do not come here,
-/// because of the session of its own.
+/// Gives every signal its default action, which attempts inherit. Signals of the terminal do not arrive, because the
+/// spawner has its own session.
 fn calm_signals() {
     for signal in 1..32 {
         // SAFETY: sets default actions only; those of SIGKILL and SIGSTOP are refused, harmlessly.
@@ -139,7 +139,7 @@ fn calm_signals() {
     }
 }
 
-/// Waits until the worker or the spawner dies, then ends the other and itself.
+/// Waits until the worker or the spawner dies, then kills the spawner and what is left, and exits.
 fn watch(spawner: i32, socket: UnixStream, worker: u32, freezer: Option<Rc<Freezer>>) -> ! {
     // The socket must close when the spawner dies.
     drop(socket);
@@ -172,7 +172,7 @@ fn watch(spawner: i32, socket: UnixStream, worker: u32, freezer: Option<Rc<Freez
     std::process::exit(0)
 }
 
-/// Ends whatever has become this process's child, until there is none.
+/// Kills all children of this process until there is none.
 fn end_children() {
     let since = Instant::now();
     let children = tree::Children::open();

@@ -1,4 +1,4 @@
-//! A captured stream of an attempt: its end in memory, and more of it in a file beside the attempt's folder.
+//! A captured stream of an attempt. Its end is kept in memory, and a longer part in a file beside the attempt's folder.
 
 use crate::{TAIL_BYTES, Tail};
 use hedge_model::msg::{PIECE_BYTES_MAX, Piece};
@@ -9,17 +9,17 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Most that is read from a stream at its end, bytes: more than any pipe holds.
+/// The most bytes that are read when the attempt has ended: more than any pipe holds.
 const DRAIN_BYTES_MAX: usize = 2 << 20;
 
-/// Reads of a pipe that may follow each other at once. A program that goes on writing is then read from at times,
-/// and waits meanwhile: else it would keep the spawner as busy as itself.
+/// The most reads of a pipe without a pause. A program that prints without a break must then wait at times; otherwise it
+/// would keep the spawner as busy as itself.
 const READS_AT_ONCE: u32 = 16;
-/// A pipe that nothing was read from for so long is quiet.
+/// A pipe from which nothing was read for this long counts as quiet.
 const QUIET_AFTER: Duration = Duration::from_millis(50);
 
-/// A captured stream. Its writing end stays open here: the pipe never reports an end, which would wake
-/// the spawner twice for each attempt and says nothing that the process's end does not.
+/// A captured stream. Its writing end stays open here, so that the pipe never reports an end: that would wake the spawner
+/// twice for each attempt and add nothing to the process's end.
 pub(crate) struct Stream {
     pub read: OwnedFd,
     pub write: OwnedFd,
@@ -32,7 +32,7 @@ pub(crate) struct Stream {
     pub flow: Flow,
 }
 
-/// How often a pipe was read from of late.
+/// Counts recent reads of a pipe.
 #[derive(Default)]
 pub(crate) struct Flow {
     /// Reads since it was last quiet.
@@ -41,7 +41,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Counts a read; whether the attempt writes faster than it is read, and has to wait.
+    /// Counts a read. Returns whether the attempt prints without a break, so that it has to wait.
     pub(crate) fn is_busy(&mut self, now: Instant) -> bool {
         if self.last.is_none_or(|last| now - last > QUIET_AFTER) {
             self.reads = 0;
@@ -52,18 +52,19 @@ impl Flow {
     }
 }
 
-/// The file of a stream that is longer than what is kept of it in memory.
+/// The file for the part of a stream that is not kept in memory.
 enum Spill {
-    /// Not needed yet; where it is to be.
+    /// Not needed yet; its path.
     Unused(PathBuf),
-    /// It is written round: the byte at position `p` of the stream lies at `p` modulo the bytes to keep.
+    /// A ring: the byte at position `p` of the stream is at `p` modulo the bytes to keep.
     Open(File, PathBuf),
-    /// Nothing is written any more: there was no room, or the attempt is over.
+    /// Nothing more is written, because the disk was full or the attempt is over.
     Closed,
 }
 
 impl Stream {
-    /// Keeps `keep` bytes of the end, by default [`TAIL_BYTES`]; what memory does not hold goes to a file at `spill`.
+    /// Creates a stream of which the last `keep` bytes are kept, by default [`TAIL_BYTES`]. What is not kept in memory goes to
+    /// a file at `spill`.
     pub(crate) fn new(keep: Option<u64>, spill: PathBuf) -> io::Result<Stream> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
@@ -83,14 +84,14 @@ impl Stream {
         })
     }
 
-    /// Takes what is there, a bounded amount, so that one talkative attempt does not hold up the others.
+    /// Reads a bounded amount of what is there, so that an attempt that prints much does not block other work.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> usize {
         let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
         self.take(&buffer[..read]);
         read
     }
 
-    /// The part of the stream that begins at `from`, or the oldest one that is kept.
+    /// Returns the part of the stream that begins at `from`, or the oldest kept part.
     pub(crate) fn piece(&self, from: u64) -> Piece {
         let total = self.tail.total;
         let in_memory = total - self.tail.bytes.len() as u64;
@@ -127,7 +128,7 @@ impl Stream {
         rest[..rest.len().min(PIECE_BYTES_MAX)].to_vec()
     }
 
-    /// Takes what is left, without waiting.
+    /// Reads the rest without blocking.
     pub(crate) fn finish(&mut self, buffer: &mut [u8]) -> Tail {
         let mut drained = 0;
         while drained < DRAIN_BYTES_MAX {
@@ -169,8 +170,8 @@ impl Stream {
         }
     }
 
-    /// Writes the part of the stream that begins at `from` to the file; where that fails, the end in memory is all that is
-    /// kept, and the file goes at once, because the disk is short.
+    /// Writes the part of the stream that begins at `from` to the file. If that fails, removes the file, because the disk is
+    /// short, and keeps only the end in memory.
     fn spill(&mut self, mut from: u64, mut bytes: &[u8]) {
         let Spill::Open(file, path) = &self.spill else {
             return;
@@ -195,7 +196,7 @@ impl Stream {
     }
 }
 
-/// Reads from a file that is written round every `keep` bytes.
+/// Reads from the file, which is a ring of `keep` bytes.
 fn read_round(file: &File, from: u64, keep: u64, wanted: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; wanted];
     let at = from % keep;

@@ -1,4 +1,4 @@
-//! The ends of attempts: noticing them, bringing them about, reporting them.
+//! The ends of attempts: notices that their processes ended, kills processes, and reports to the worker.
 
 use super::Engine;
 use crate::spawner::attempt::{Ended, Phase};
@@ -9,25 +9,26 @@ use crate::{Exit, Sandbox, Usage};
 use hedge_model::Ending;
 use std::time::{Duration, Instant};
 
-/// How long an attempt's processes may take to die before it is reported without them. Once killed they
-/// cannot do anything any more, but one at idle priority dies only when it gets the processor: 0.5 to 3 s
-/// were measured where another program wanted all of it.
+/// After this delay an attempt is reported although some of its killed processes still exist. They cannot do anything
+/// any more, but one at idle priority dies only when it gets the processor: 0.5 to 3 s were measured beside a program
+/// that wanted all of it.
 const REPORT_AFTER: Duration = Duration::from_millis(20);
-/// How long they may take before their folder is used again all the same. Only a process that hangs in the
-/// kernel takes longer.
+/// After this delay the attempt's folder is used again although killed processes still exist. Only a process that hangs
+/// in the kernel takes longer.
 const DYING_MAX: Duration = Duration::from_secs(60);
-/// Changes of what an attempt uses that the worker does not hear of, bytes.
+/// Changes of an attempt's use of memory or disk up to this many bytes are not reported.
 const TOLD_STEP: u64 = 1 << 20;
-/// How often processes of an attempt are found and killed one by one, so that a template is spared.
+/// Rounds in which an attempt's processes are killed one by one to spare its template. After these all are killed at
+/// once.
 const SPARED_KILLS: u32 = 50;
-/// Time between two looks at processes that are being ended.
+/// The delay between two rounds of killing.
 const PRESS_EVERY: Duration = Duration::from_millis(1);
-/// The same, where all that is left is to wait for them to die, or where looking is dear.
+/// The same, once no new processes are found or the attempt is reported: then the spawner only waits.
 const PRESS_SELDOM: Duration = Duration::from_millis(10);
 
 impl Engine {
-    /// Takes notice of all processes that have ended. All are of the attempt, and when none is left below this
-    /// process, nothing of it is.
+    /// Handles all processes that have ended. They belong to the attempt, which is over when none is left below the
+    /// spawner.
     pub(super) fn reap(&mut self) {
         let mut drained = [0u8; 1024];
         let _ = rustix::io::read(&self.environment.signals, &mut drained);
@@ -87,7 +88,7 @@ impl Engine {
         }
     }
 
-    /// A template has ended that no attempt needs: nothing is started before what it left has ended too.
+    /// Handles the end of a template while no attempt runs. Nothing starts before the processes that it left have ended.
     fn cleared(&mut self, none_left: bool) {
         self.warm.clearing = !none_left;
         if self.warm.clearing {
@@ -95,8 +96,8 @@ impl Engine {
         }
     }
 
-    /// Asks an attempt to end by itself, unless it has ended or is being ended. A shell may end at once while what it
-    /// started is still saving its work, so all its processes have the whole time.
+    /// Sends an attempt's processes SIGTERM, unless it has ended or is being killed. All of them have the whole grace
+    /// period, because a shell may end at once while a program that it started still saves its work.
     pub(super) fn stop(&mut self, id: u64, grace: Duration) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.id == id) else {
             return;
@@ -108,13 +109,13 @@ impl Engine {
         self.signal_all(libc::SIGTERM);
     }
 
-    /// When the attempt is ended that was asked to end by itself.
+    /// Returns when the grace period of the attempt ends.
     pub(super) fn stop_at(&self) -> Option<Instant> {
         let attempt = self.attempt.as_ref()?;
         attempt.stop_at.filter(|_| attempt.dying_since.is_none())
     }
 
-    /// Ends what is left of an attempt whose grace period is over.
+    /// Kills what is left of an attempt whose grace period is over.
     pub(super) fn end_stopped(&mut self) {
         if let Some(attempt) = &mut self.attempt {
             attempt.dying_since = Some(Instant::now());
@@ -122,7 +123,7 @@ impl Engine {
         }
     }
 
-    /// Ends an attempt for a reason, unless it has ended or is being ended for another.
+    /// Kills an attempt, with `verdict` as its ending, unless it has ended or another verdict was given before.
     pub(super) fn end(&mut self, id: u64, verdict: Ending) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.id == id) else {
             return;
@@ -138,7 +139,7 @@ impl Engine {
         self.press();
     }
 
-    /// Kills every process of the attempt that is being ended, and reports it once nothing of it will run again.
+    /// Runs a round of killing, and reports the attempt once nothing of it can run again.
     pub(super) fn press(&mut self) {
         self.press_at = None;
         let now = Instant::now();
@@ -164,8 +165,9 @@ impl Engine {
         self.press_at = Some(now + if seldom { PRESS_SELDOM } else { PRESS_EVERY });
     }
 
-    /// Kills every process of the attempt; whether one was found that had not been killed before. A template stays, but
-    /// not for long: nothing that makes processes faster than they are found outlives a kill of all at once.
+    /// Kills every process of the attempt. Returns whether one was found that had not been killed before. Spares the
+    /// template for some rounds. Then it kills all processes at once, because an attempt could create processes faster
+    /// than they are found.
     fn kill_all(&mut self) -> bool {
         let spares = self
             .attempt
@@ -183,7 +185,7 @@ impl Engine {
         new
     }
 
-    /// Kills every process below this one, a template too; whether one was found that had not been killed before.
+    /// Kills every process below the spawner, a template too. Returns whether one was found that had not been killed before.
     pub(super) fn kill_below(&mut self) -> bool {
         if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             // SAFETY: this is the first process of a namespace: all others in it are of the attempt. The kernel
@@ -207,7 +209,7 @@ impl Engine {
         new
     }
 
-    /// Lets go of the attempt, of which nothing is left.
+    /// Finishes the attempt, of which nothing is left.
     fn finish(&mut self) {
         match &self.attempt {
             None => return,
@@ -221,7 +223,7 @@ impl Engine {
         self.clear_shared_memory();
     }
 
-    /// Tells the worker how the attempt ended.
+    /// Reports the attempt's ending to the worker. `gone` says whether no process of it is left.
     fn report(&mut self, gone: bool) {
         let times = self.attempt.as_ref().map(|attempt| self.times(attempt));
         let (Some(attempt), Some((elapsed, paused))) = (&mut self.attempt, times) else {
@@ -252,8 +254,8 @@ impl Engine {
         self.reply(&Reply::Exited { id, gone, exit });
     }
 
-    /// Looks at what the attempt uses: memory, with shared memory that no process has mapped, and files that have no
-    /// name any more.
+    /// Measures what the attempt uses: memory, including shared memory that no process has mapped, and files without a
+    /// name. Ends it if it exceeds its memory limit.
     pub(super) fn sample(&mut self) {
         // Until its program begins, its memory is the spawner's.
         let begun = self.starts.has_begun();
@@ -303,7 +305,7 @@ impl Engine {
     }
 }
 
-/// How a main process ended that is known to have been killed, or to be about to end.
+/// Returns the end of a main process that was killed, or soon will be.
 fn killed(elapsed: Duration, paused: Duration) -> Ended {
     Ended {
         outcome: Err(signalled(libc::SIGKILL)),
@@ -314,7 +316,7 @@ fn killed(elapsed: Duration, paused: Duration) -> Ended {
     }
 }
 
-/// How an attempt ended whose interpreter ended without an error before it was forked.
+/// Returns the ending of an attempt whose interpreter exited without an error before the attempt was forked.
 fn ended_early() -> Ending {
     Ending::NotStarted {
         why: "the interpreter ended while it imported the modules of `preload`".to_owned(),

@@ -1,4 +1,4 @@
-//! Looking at the progress of attempts, as often as the worker wants it.
+//! Measures the progress of attempts as often as the worker requests.
 
 use super::Engine;
 use crate::wire::Reply;
@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Shortest time between two looks.
+/// Minimum delay between two measurements.
 const EVERY_MIN: Duration = Duration::from_micros(500);
-/// How many times longer than a look itself the time until the next is, so that looking takes at most a tenth of
-/// a processor.
+/// The delay is at least this many times the duration of a measurement, so that measuring takes at most a tenth of a
+/// processor.
 const LOOK_FACTOR: u32 = 10;
 
-/// When to look. A timer of the kernel, because the loop's own waits are in whole milliseconds.
+/// The timer of measurements. It is a timer of the kernel, because the loop waits in whole milliseconds.
 pub(super) struct Look {
     timer: OwnedFd,
     every: Option<Duration>,
@@ -39,7 +39,7 @@ impl Look {
         self.timer.as_raw_fd()
     }
 
-    /// There is something to look at.
+    /// Starts the timer, because an attempt runs.
     pub(super) fn start(&mut self) {
         if let Some(every) = self.every.filter(|_| !self.set) {
             self.set(every);
@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// Looks at the attempt and tells if it got on. Nobody looks while there is none.
+    /// Measures the attempt and reports its progress if that has changed. Without an attempt the timer stops.
     pub(super) fn look(&mut self) {
         self.look.took();
         let Some(every) = self.look.every else {

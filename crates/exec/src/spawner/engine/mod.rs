@@ -1,5 +1,6 @@
 //! The spawner's loop: requests, ends of processes, output, deadlines.
 
+mod beginning;
 mod ending;
 mod look;
 mod pause;
@@ -21,9 +22,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 const EVENTS_PER_ROUND: usize = 64;
-/// How often it is looked at what an attempt with limits uses.
+/// How often the use of an attempt with limits is measured.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
-/// Reports that may wait for the worker to read them, bytes.
+/// Bytes of reports that may wait for the worker. Beyond them the spawner waits until the worker reads.
 const OUT_BYTES_MAX: usize = 8 << 20;
 
 const SOCKET: u64 = 0;
@@ -43,7 +44,7 @@ pub(crate) fn serve(environment: SlotEnvironment, socket: UnixStream) -> i32 {
     }
 }
 
-/// One attempt at a time runs here: the slot's folders are its own, and all processes below this one are its.
+/// The spawner's state. One attempt runs at a time: the slot's folders and all processes below the spawner belong to it.
 struct Engine {
     environment: SlotEnvironment,
     socket: UnixStream,
@@ -57,15 +58,15 @@ struct Engine {
     attempt: Option<Attempt>,
     warm: warm::Warm,
     pause: pause::Pause,
-    /// Whether attempts get idle priority whatever the setup says.
+    /// Whether attempts get idle priority even if the setup says otherwise.
     lowered: bool,
-    /// When to look again for processes that escaped idle priority.
+    /// The next check for processes that escaped idle priority.
     idle_check: Option<start::IdleCheck>,
     look: look::Look,
     next_sample: Instant,
-    /// When to read again from streams that are held back.
+    /// When to read again from streams of a program that prints too fast.
     resume_at: Option<Instant>,
-    /// When to look at the dying again.
+    /// When the next round of killing is due.
     press_at: Option<Instant>,
     inbox: Vec<u8>,
     out: Vec<u8>,
@@ -194,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// Carries out what is due by now.
+    /// Does everything that is due now.
     fn watch_time(&mut self) {
         let now = Instant::now();
         if let Some((id, limit, left)) = self.time_left()
@@ -233,7 +234,7 @@ impl Engine {
         }
     }
 
-    /// The attempt's time limit, and what is left of it.
+    /// Returns the attempt's id, its time limit, and what is left of that.
     fn time_left(&self) -> Option<(u64, Duration, Duration)> {
         let attempt = self.attempt.as_ref().filter(|_| !self.pause.on())?;
         if attempt.ended.is_some() || attempt.verdict.is_some() {
@@ -244,7 +245,7 @@ impl Engine {
         Some((attempt.id, limit, left))
     }
 
-    /// Whether it is looked at what the attempt uses.
+    /// Returns whether the attempt's use is measured.
     fn samples(&self) -> bool {
         let attempt = self
             .attempt
@@ -254,7 +255,7 @@ impl Engine {
         limits.is_some_and(|limits| limits.memory.is_some() || limits.disk.is_some())
     }
 
-    /// Milliseconds until something is due; -1 for never.
+    /// Returns the milliseconds until something is due; -1 if nothing is.
     fn timeout(&self) -> i32 {
         let left = self.time_left().map(|(_, _, left)| left);
         let deadline = left.and_then(|left| Instant::now().checked_add(left));
@@ -280,7 +281,7 @@ impl Engine {
         })
     }
 
-    /// How long an attempt has run, and for how long it was paused meanwhile.
+    /// Returns how long an attempt has run without pauses, and the length of the pauses.
     fn times(&self, attempt: &Attempt) -> (Duration, Duration) {
         let paused = self.pause.total().saturating_sub(attempt.paused_before);
         (attempt.started.elapsed().saturating_sub(paused), paused)
@@ -304,7 +305,7 @@ impl Engine {
         }
     }
 
-    /// Sends what waits; waits itself only while there is too much.
+    /// Sends waiting reports. Blocks only while more wait than may.
     fn flush(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
             match self.socket.write(&self.out) {

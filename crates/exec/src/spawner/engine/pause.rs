@@ -1,4 +1,4 @@
-//! All attempts stopped for a while, where they are, and let go on.
+//! Pauses the attempt: freezes its control group, or sends its processes SIGSTOP and checks that they stand still.
 
 use super::Engine;
 use super::ending::signalled;
@@ -10,33 +10,33 @@ use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-/// Looks for processes that were started while others were being stopped, at most.
+/// The most rounds of searching for processes that were created while others were being stopped.
 const ROUNDS_MAX: usize = 64;
 
-/// Until it is looked whether stopped processes stand still, at first and where one did not, and at most.
+/// The delay before the first check that stopped processes stand still, and after one did not; then the longest delay.
 const CHECK_AFTER: Duration = Duration::from_millis(10);
 const CHECK_AFTER_MAX: Duration = Duration::from_millis(500);
-/// CPU time that stopped processes may be found to have used since the last look: what they did until they stopped.
+/// The most CPU time that stopped processes may have used since the last check: they used it before they stopped.
 const STILL: Duration = Duration::from_millis(1);
-/// Times that a stopped attempt may be found running during one pause; beyond, it is ended.
+/// How often a stopped attempt may be found running during one pause. Then it is ended.
 const AWAKE_MAX: u32 = 20;
 
-/// Whether attempts are stopped, and for how long they have been in all.
+/// Whether attempts are paused, and for how long they have been in all.
 #[derive(Default)]
 pub(super) struct Pause {
     since: Option<Instant>,
     before: Duration,
-    /// Whether any attempt was started outside the control group, whence signals are needed.
+    /// Whether an attempt was started outside of the control group, so that signals are needed.
     outside: bool,
-    /// What is known of processes that were stopped by signals, while they are.
+    /// The check of processes that were stopped by signals; none without a pause.
     signalled: Option<Check>,
 }
 
-/// Whether processes that were sent a signal to stop stand still.
+/// Checks that processes that got SIGSTOP stand still.
 struct Check {
     at: Instant,
     after: Duration,
-    /// CPU time that they had used at the last look.
+    /// CPU time that they had used at the last check.
     cpu: Duration,
     /// How often they were found running.
     awake: u32,
@@ -52,7 +52,7 @@ impl Check {
         }
     }
 
-    /// Takes what was found; whether they were running.
+    /// Records the result of a check. Returns whether the processes were running.
     fn take(&mut self, cpu: Duration, awake: bool) -> bool {
         let awake = awake || cpu.saturating_sub(self.cpu) > STILL;
         self.cpu = cpu;
@@ -68,35 +68,35 @@ impl Check {
 }
 
 impl Pause {
-    /// The control group that the next attempt is to start in.
+    /// Returns the control group in which the next attempt starts.
     pub fn group(&self, freezer: Option<&Freezer>) -> Option<RawFd> {
         freezer.filter(|_| !self.outside).map(Freezer::folder)
     }
 
-    /// From now on attempts start outside the control group.
+    /// Lets further attempts start outside of the control group.
     pub fn start_outside(&mut self) {
         self.outside = true;
     }
 
-    /// When to look whether what was stopped stands still.
+    /// Returns when the next check is due.
     pub fn check_at(&self) -> Option<Instant> {
         self.signalled.as_ref().map(|check| check.at)
     }
 
-    /// Whether attempts are stopped now.
+    /// Returns whether attempts are paused now.
     pub fn on(&self) -> bool {
         self.since.is_some()
     }
 
-    /// How long attempts have been stopped since the spawner's start.
+    /// Returns how long attempts have been paused since the spawner started.
     pub fn total(&self) -> Duration {
         self.before + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
 impl Engine {
-    /// Stops every process of every attempt, or lets them go on, and says when that is done. Meanwhile nothing is
-    /// started, and no time counts towards limits.
+    /// Pauses or resumes all processes, and replies when that is done. During a pause nothing starts, and time does not
+    /// count towards limits.
     pub(super) fn pause(&mut self, on: bool) {
         if on != self.pause.on() {
             if on {
@@ -122,8 +122,8 @@ impl Engine {
         self.reply(&Reply::Paused(on));
     }
 
-    /// Gives all attempts idle priority, or further ones that of the setup again: the kernel lets nobody without
-    /// rights take idle priority back.
+    /// Gives all attempts idle priority, or lets further ones have the priority of the setup again. Running attempts keep
+    /// idle priority, because the kernel lets only privileged processes raise it.
     pub(super) fn lower(&mut self, on: bool) {
         self.lowered = on;
         if on && !self.environment.report.idle {
@@ -139,8 +139,8 @@ impl Engine {
         }
     }
 
-    /// Looks whether processes that were sent a signal to stop stand still. Some signal may have woken one: it is
-    /// stopped again, and ended if that does not help.
+    /// Checks that processes that got SIGSTOP stand still. If a signal has woken one, it is stopped again. If that happens
+    /// too often, the attempt is ended.
     pub(super) fn check_stopped(&mut self) {
         let pids = tree::below(self.children.list());
         let (cpu, awake) = (tree::cpu_of_all(&pids), tree::awake(&pids));
@@ -167,7 +167,7 @@ impl Engine {
         }
     }
 
-    /// Stops what is in the control group, or lets it go on; whether that could be done.
+    /// Freezes or thaws the control group. Returns whether that succeeded.
     fn freeze(&self, on: bool) -> bool {
         let freezer = self.environment.freezer.as_ref();
         freezer.is_some_and(|freezer| freezer.freeze(on).is_ok())
@@ -186,7 +186,7 @@ impl Engine {
         }
     }
 
-    /// Sends a signal to all processes of attempts; says which, where the kernel does not walk over them itself.
+    /// Sends a signal to all processes of the attempt. Returns them, unless the kernel finds them by itself.
     pub(super) fn signal_all(&self, signal: i32) -> Vec<i32> {
         let ends = signal == libc::SIGTERM;
         let spares = ends && self.warm.process().is_some();

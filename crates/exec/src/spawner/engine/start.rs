@@ -1,37 +1,35 @@
-//! Starting attempts, one at a time, and waiting where the machine is short of something.
+//! Starts attempts, one at a time. An attempt waits while the machine is short of something.
 
-use super::warm::Channel;
+use super::beginning::{Beginning, Channel, NotBegun, NotNow, file_bytes_max};
 use super::{ADVANCE, Engine, SAMPLE_EVERY, STDERR, STDOUT};
-use crate::reserve;
 use crate::shortage::worker_ending;
 use crate::spawner::attempt::{self, Attempt, Phase, Pipes, Prepared};
-use crate::spawner::child::{Command, Failure, NotStarted, PAGE, Starting};
-use crate::spawner::environment::Slot;
+use crate::spawner::child::{Command, NotStarted, Starting};
 use crate::spawner::{os, tree};
 use crate::wire::Reply;
 use crate::{Exit, Launch};
 use hedge_model::Ending;
 use rustix::io::Errno;
 use std::collections::{HashSet, VecDeque};
-use std::ffi::CStr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long an attempt waits for what the machine is short of before it is given back. Most shortages are over when
-/// another attempt ends.
+/// An attempt that waits longer for something that the machine is short of ends. Most shortages are over when another
+/// attempt ends.
 const SHORT_MAX: Duration = Duration::from_secs(1);
-/// Until starting is tried again while the machine is short of something, unless an attempt ends before.
+/// The delay before the next try while the machine is short of something. The end of an attempt shortens it.
 const HOLD: Duration = Duration::from_millis(20);
-/// Descriptors that stay free when an attempt has been started: finding and ending its processes needs some.
+/// Descriptors that must stay free after a start: finding and killing the processes of an attempt needs some.
 const SPARE_FILES: RawFd = 4;
 
-/// Until it is looked for processes without idle priority for the first time, and the longest such time.
+/// The delay before the first check for processes without idle priority.
 const IDLE_CHECK_AFTER: Duration = Duration::from_millis(5);
+/// The longest delay between two such checks.
 const IDLE_CHECK_AFTER_MAX: Duration = Duration::from_secs(2);
 
-/// A look for processes that escaped idle priority, because the kernel was just making them when their parent got it.
-/// A parent that has idle priority may take long to make them, so that there are more, each after twice the time.
+/// A check for processes that escaped idle priority because the kernel was just creating them when their parent got it.
+/// A parent with idle priority may take long to create them, so further checks follow, each after twice the delay.
 pub(super) struct IdleCheck {
     pub at: Instant,
     after: Duration,
@@ -44,70 +42,25 @@ impl IdleCheck {
     }
 }
 
-/// An attempt that is to be started.
+/// An attempt that waits for its start.
 struct Waiting {
     id: u64,
-    /// Whether the worker has put something into the folders for it.
+    /// Whether the worker has put files into its folders.
     filled: bool,
     launch: Launch,
     since: Instant,
-    /// Whether its program was looked for anew.
+    /// Whether its program was searched for again.
     anew: bool,
 }
 
-/// Attempts that are to be started, in order.
+/// Attempts that wait for their start, in order.
 #[derive(Default)]
 pub(super) struct Starts {
     waiting: VecDeque<Waiting>,
-    /// None is started before, because the machine is short of something.
+    /// Nothing starts before this time, because the machine is short of something.
     held_until: Option<Instant>,
-    /// The one that runs, which may not have begun yet.
+    /// The attempt that was started last. Its program may not have begun yet.
     current: Option<(Waiting, Beginning)>,
-}
-
-/// How the process of an attempt begins.
-pub(super) enum Beginning {
-    /// It executes its program.
-    Executed(Starting),
-    /// It is forked from a template.
-    Forked(Channel),
-}
-
-/// Why a process did not begin.
-enum NotBegun {
-    Failed(Failure),
-    /// Its template ended before it had made the process.
-    Lost,
-}
-
-impl Beginning {
-    fn failure(&self) -> Option<NotBegun> {
-        match self {
-            Beginning::Executed(starting) => starting.failure().map(NotBegun::Failed),
-            Beginning::Forked(channel) if channel.lost => Some(NotBegun::Lost),
-            Beginning::Forked(channel) => channel.failure().map(NotBegun::Failed),
-        }
-    }
-
-    fn program(&self) -> &CStr {
-        match self {
-            Beginning::Executed(starting) => starting.program(),
-            Beginning::Forked(_) => c"",
-        }
-    }
-}
-
-/// Why an attempt is not started.
-pub(super) enum NotNow {
-    Ended(Ending),
-    /// It waits for the template of others to end.
-    TemplateEnds,
-}
-
-impl From<Ending> for NotNow {
-    fn from(ending: Ending) -> NotNow {
-        NotNow::Ended(ending)
-    }
 }
 
 impl Starts {
@@ -127,19 +80,19 @@ impl Starts {
         at.is_some_and(|at| self.waiting.remove(at).is_some())
     }
 
-    /// When the next is to be started.
+    /// Returns when to start the next attempt.
     pub fn next(&self) -> Option<Instant> {
         let waiting = self.waiting.front()?;
         Some(self.held_until.unwrap_or(waiting.since))
     }
 
-    /// An attempt has ended, and what it took is free.
+    /// Handles the end of the attempt: its resources are free, so the next one need not wait.
     pub fn resume(&mut self) {
         self.held_until = None;
         self.current = None;
     }
 
-    /// Whether the program of the attempt that runs has begun, or cannot any more.
+    /// Returns whether the program of the running attempt has begun or has failed to begin.
     pub fn has_begun(&self) -> bool {
         let current = self.current.as_ref();
         current.is_none_or(|(_, beginning)| match beginning {
@@ -148,14 +101,14 @@ impl Starts {
         })
     }
 
-    /// The attempt that runs is forked from a template, which has started.
+    /// Records that the running attempt is forked from the template that was started for it.
     pub fn fork(&mut self, channel: Channel) {
         if let Some((_, beginning)) = &mut self.current {
             *beginning = Beginning::Forked(channel);
         }
     }
 
-    /// The attempt that is forked, and the way to its process.
+    /// Returns the attempt that is forked, and the connection to its process.
     pub fn forked(&mut self) -> Option<(&Launch, &mut Channel)> {
         match &mut self.current {
             Some((waiting, Beginning::Forked(channel))) => Some((&waiting.launch, channel)),
@@ -163,7 +116,7 @@ impl Starts {
         }
     }
 
-    /// The way to the process of the attempt that is forked.
+    /// Returns the connection to the process of the attempt that is forked.
     pub fn channel(&mut self) -> Option<&mut Channel> {
         self.forked().map(|(_, channel)| channel)
     }
@@ -200,8 +153,8 @@ impl Engine {
         }
     }
 
-    /// Holds an attempt that was not started back where the machine is short of something, else reports it; whether it
-    /// waits.
+    /// Handles an attempt that was not started: it waits if the machine is short of something, otherwise its ending is
+    /// reported. Returns whether it waits.
     fn put_back(&mut self, next: Waiting, ending: Ending) -> bool {
         let short = matches!(ending, Ending::Short { .. });
         if !short || next.since.elapsed() >= SHORT_MAX {
@@ -213,8 +166,8 @@ impl Engine {
         true
     }
 
-    /// Takes an attempt back whose program did not begin, of which nothing is left; `false` where it began, or was ended
-    /// for a reason.
+    /// Handles an attempt without processes whose program did not begin: starts it once more, or reports why. Returns
+    /// false if the program did begin, or if the attempt was ended for a reason.
     pub(super) fn did_not_begin(&mut self) -> bool {
         let has_reason = self
             .attempt
@@ -253,7 +206,7 @@ impl Engine {
         true
     }
 
-    /// Lets go of the attempt that runs.
+    /// Forgets the attempt, of which nothing is left.
     pub(super) fn let_go(&mut self) {
         self.attempt = None;
         self.warm.rest();
@@ -261,12 +214,12 @@ impl Engine {
         (self.press_at, self.resume_at, self.idle_check) = (None, None, None);
     }
 
-    /// Whether the next attempt gets idle priority.
+    /// Returns whether the next attempt gets idle priority.
     pub(super) fn has_idle_priority(&self) -> bool {
         self.environment.report.idle || self.lowered
     }
 
-    /// Looks for processes that escape idle priority, from now on as long as the attempt runs.
+    /// Starts to check for processes that escaped idle priority, for as long as the attempt runs.
     pub(super) fn start_idle_checks(&mut self) {
         self.idle_check = self
             .attempt
@@ -293,7 +246,7 @@ impl Engine {
         });
     }
 
-    /// Tells the worker how an attempt ended that has no process.
+    /// Reports the ending of an attempt that has no process.
     pub(super) fn not_started(&mut self, id: u64, ending: Ending) {
         self.reply(&Reply::Exited {
             id,
@@ -415,14 +368,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// How large a file of an attempt may become, bytes.
-pub(super) fn file_bytes_max(launch: &Launch, slot: &Slot, disk_reserve: u64) -> Option<u64> {
-    let room = reserve::room(Path::new(&slot.work_path), disk_reserve);
-    // A little more than the limit, so that a sample shows that it was passed.
-    launch.limits.disk.map(|limit| {
-        let above = limit.saturating_add(PAGE as u64);
-        room.map_or(above, |room| room.min(above))
-    })
 }

@@ -1,4 +1,4 @@
-//! What attempts print and say of their progress, taken at a bounded rate.
+//! Reads what attempts print and what they report of their progress, at a bounded rate.
 
 use super::{ADVANCE, Engine, STDERR, STDOUT};
 use crate::wire::Reply;
@@ -6,8 +6,8 @@ use hedge_model::msg::{Offsets, Pieces};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// How long a program that goes on writing waits until more is read. With pipes of 64 KiB it can still print about
-/// 30 MB a second.
+/// How long the spawner does not read from a program that prints without a break. With pipes of 64 KiB the program can
+/// still print about 30 MB a second.
 const HOLD_BACK: Duration = Duration::from_millis(2);
 
 impl Engine {
@@ -40,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// Says what an attempt has printed, if it runs.
+    /// Replies with what an attempt has printed; with nothing if it does not run.
     pub(super) fn read_printed(&mut self, id: u64, reading: u64, from: Offsets) {
         let attempt = self.attempt.as_ref();
         let attempt = attempt.filter(|attempt| attempt.id == id && !attempt.reported);
@@ -51,7 +51,7 @@ impl Engine {
         self.reply(&Reply::Printed { reading, pieces });
     }
 
-    /// Reads on where it was held back.
+    /// Reads again from streams of programs that print too fast.
     pub(super) fn resume_streams(&mut self) {
         self.resume_at = None;
         let Some(attempt) = &self.attempt else {

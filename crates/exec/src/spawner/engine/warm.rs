@@ -1,88 +1,73 @@
 //! Attempts that are forked from a template.
 
-use super::start::{Beginning, NotNow, file_bytes_max};
+use super::beginning::{Beginning, Channel, NotNow, file_bytes_max};
 use super::{CHANNEL, CONTROL, Engine};
 use crate::Launch;
 use crate::shortage::worker_ending;
 use crate::spawner::attempt::{Attempt, Phase, Pipes, Prepared};
-use crate::spawner::child::{Command, Failure, NotStarted, Starting};
+use crate::spawner::child::{Command, NotStarted, Starting};
 use crate::spawner::template::{self, Key, Plan, Said, State, Template};
 use crate::spawner::{attempt, tree};
 use hedge_model::Ending;
 use rustix::net::SocketType;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-/// How long a template may take to make a process. It has only to fork, but at idle priority it waits for the processor.
+/// The time limit of a template to fork a process. Forking is quick, but at idle priority it waits for the processor.
 const ASKED_MAX: Duration = Duration::from_secs(20);
-/// How long a template stays without being asked for a process.
+/// A template that has forked no process for this long ends.
 const UNUSED_MAX: Duration = Duration::from_secs(30);
-/// Time between two looks at a template that is not asked for anything.
+/// The delay between two checks of an idle template.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// What a template may use between two looks: it has only to wait.
+/// The most CPU time that an idle template may use between two checks: it only waits.
 const USED_MAX: Duration = Duration::from_millis(20);
-/// Share of the machine's memory, in thousandths: where less is available, templates that are not used end.
+/// Thousandths of the machine's memory. If less is available, idle templates end.
 const MEMORY_MIN: u64 = 50;
 
 /// The template of the slot, and the attempt that is to be forked from it.
 #[derive(Default)]
 pub(super) struct Warm {
     pub template: Option<Template>,
-    /// All processes below this one are being ended, and nothing is started until none is left.
+    /// Whether all processes below the spawner are being killed. Nothing starts until none is left.
     pub clearing: bool,
-    /// What the attempt's process is to be told.
+    /// What the process of the attempt is to run, until it is forked.
     pending: Option<(Plan, Prepared)>,
     check_at: Option<Instant>,
 }
 
-/// The way to an attempt's process that was forked from a template.
-pub(super) struct Channel {
-    socket: OwnedFd,
-    unsent: Vec<u8>,
-    /// The template ended before it had made the process.
-    pub lost: bool,
-}
-
-impl Channel {
-    /// Why the process did not begin, if it said so.
-    pub fn failure(&self) -> Option<Failure> {
-        template::failure(&self.socket)
-    }
-}
-
 impl Warm {
-    /// The template that waits for requests or carries one out.
+    /// Returns the template if it has imported its modules and can fork.
     fn ready(&self) -> Option<&Template> {
         let ready = |one: &&Template| matches!(one.state, State::Ready { .. });
         self.template.as_ref().filter(ready)
     }
 
-    /// Its process, where it is not a part of the attempt itself.
+    /// Returns the template's process. A template that still imports its modules is the attempt's process instead.
     pub fn process(&self) -> Option<i32> {
         self.ready().map(|template| template.pid)
     }
 
-    /// When to look at the template.
+    /// Returns when to check the template.
     pub fn check_at(&self) -> Option<Instant> {
         self.ready().and(self.check_at)
     }
 
-    /// Takes notice of a process that has ended; whether it was the template.
+    /// Handles the end of a process. Returns whether it was the template.
     pub fn reaped(&mut self, pid: i32) -> bool {
         self.template
             .take_if(|template| template.pid == pid)
             .is_some()
     }
 
-    /// All processes have got idle priority, which none loses again.
+    /// Records that all processes have idle priority now, which none loses again.
     pub fn lower(&mut self) {
         if let Some(template) = &mut self.template {
             template.idle = true;
         }
     }
 
-    /// The attempt is over.
+    /// Records that the attempt is over, so that the template is idle.
     pub fn rest(&mut self) {
         self.pending = None;
         if let Some(template) = &mut self.template
@@ -95,7 +80,7 @@ impl Warm {
 }
 
 impl Engine {
-    /// Ends the template, unless the next attempt is to be forked from it; whether the attempt can be started now.
+    /// Ends the template, unless the next attempt is to be forked from it. Returns whether the attempt can start now.
     pub(super) fn make_way(&mut self, plan: Option<&Plan>) -> bool {
         if self.warm.clearing {
             return false;
@@ -112,15 +97,15 @@ impl Engine {
         false
     }
 
-    /// What the next attempt is to be forked from, if from anything. It must be certain which processes are left when an
-    /// attempt has ended.
+    /// Returns the plan for an attempt that is to be forked; none if it is to be executed. Forking needs an exact list of
+    /// the processes that are left when an attempt has ended.
     pub(super) fn plan(&self, launch: &Launch, prepared: &Prepared) -> Option<Plan> {
         let slot = &self.environment.slot;
         let plan = template::plan(launch, prepared, slot);
         plan.filter(|_| self.children.is_exact())
     }
 
-    /// Ends the template, and what it may have left.
+    /// Kills the template and, if no attempt runs, all processes that it may have left.
     pub(super) fn end_template(&mut self) {
         let Some(template) = &mut self.warm.template else {
             return;
@@ -134,8 +119,8 @@ impl Engine {
         }
     }
 
-    /// Has the process of an attempt forked. Where the template is to be started first, that is the attempt's process for
-    /// so long, under the attempt's limits.
+    /// Has the process of an attempt forked. If the template must be started first, the template is the attempt's process
+    /// until then, under the attempt's limits.
     pub(super) fn fork(
         &mut self,
         plan: Plan,
@@ -203,20 +188,16 @@ impl Engine {
         Ok((pid, starting))
     }
 
-    /// Asks the template for a process.
+    /// Asks the template to fork a process.
     fn ask(&self) -> io::Result<Channel> {
         let template = self.warm.template.as_ref();
         let template = template.ok_or(io::ErrorKind::NotFound)?;
         let (socket, theirs) = template::pair(SocketType::STREAM)?;
         template::send(&template.control, b"fork", &[theirs.as_fd()])?;
-        Ok(Channel {
-            socket,
-            unsent: Vec::new(),
-            lost: false,
-        })
+        Ok(Channel::new(socket))
     }
 
-    /// Hears what the template says.
+    /// Handles the messages of the template.
     pub(super) fn hear_template(&mut self) {
         while let Some(template) = &self.warm.template
             && let Some(said) = template::hear(&template.control)
@@ -239,7 +220,8 @@ impl Engine {
         }
     }
 
-    /// The template has imported its modules, and makes the process of the attempt for which it was started.
+    /// Handles that the template has imported its modules: asks it to fork the process of the attempt for which it was
+    /// started.
     fn preloaded(&mut self, pid: i32) {
         let waits = |one: &Attempt| {
             one.phase == Phase::Preloads && one.verdict.is_none() && one.ended.is_none()
@@ -265,13 +247,13 @@ impl Engine {
         }
     }
 
-    /// The template has made the attempt's process, which now hears what it is to run.
+    /// Handles that the template has forked the attempt's process `made`: sends that process what it is to run.
     fn forked(&mut self, template: i32, made: i32) {
         let asked = |one: &Attempt| matches!(one.phase, Phase::Asked(_));
         if !self.attempt.as_ref().is_some_and(asked) {
             return;
         }
-        // Not its own number, nor that of any process but a child of this one.
+        // The template must not name itself or a process that is no child of the spawner.
         let known = made != template && self.children.list().contains(&made);
         let Some((plan, prepared)) = self.warm.pending.take().filter(|_| known) else {
             return kill(template);
@@ -311,7 +293,7 @@ impl Engine {
         }
     }
 
-    /// Sends on where a long command or environment did not fit into the socket at once.
+    /// Sends the rest of a command and environment that did not fit into the socket at once.
     pub(super) fn send_on(&mut self) {
         let Some(channel) = self.starts.channel() else {
             return;
@@ -329,7 +311,7 @@ impl Engine {
         }
     }
 
-    /// Ends an attempt whose modules leave no interpreter that could be forked.
+    /// Ends an attempt whose modules prevent forking.
     fn refuse_template(&mut self, why: &str) {
         let why = format!(
             "no process can be forked from the interpreter once it has imported the modules of `preload`: {why}. \
@@ -344,7 +326,7 @@ impl Engine {
         }
     }
 
-    /// Whether the template ended while it was asked for the attempt's process.
+    /// Returns whether the template ended while it was to fork the attempt's process, and records that.
     pub(super) fn take_lost(&mut self) -> bool {
         let asked =
             |one: &&mut Attempt| matches!(one.phase, Phase::Asked(_)) && one.ended.is_none();
@@ -360,14 +342,14 @@ impl Engine {
         lost
     }
 
-    /// Whether nothing is left below this process but a template that waits. Nobody but this process takes its children
-    /// off the kernel's list, so that the list is whole; and whatever is not a child is below one.
+    /// Returns whether an idle template is the only process left below the spawner. Only the spawner removes its children
+    /// from the kernel's list, so the list is complete; all other processes are below a child.
     pub(super) fn only_template_is_left(&self) -> bool {
         let process = self.warm.process();
         process.is_some_and(|pid| self.children.is_exact() && self.children.list() == [pid])
     }
 
-    /// The processes of the attempt.
+    /// Returns the processes of the attempt.
     pub(super) fn processes(&self) -> Vec<i32> {
         let template = self.warm.process();
         let mut children = self.children.list();
@@ -375,7 +357,7 @@ impl Engine {
         tree::below(children)
     }
 
-    /// When a template that was asked for a process is given up.
+    /// Returns when a template that has not forked the requested process is killed.
     pub(super) fn asked_until(&self) -> Option<Instant> {
         let attempt = self.attempt.as_ref().filter(|_| !self.pause.on())?;
         match attempt.phase {
@@ -384,7 +366,7 @@ impl Engine {
         }
     }
 
-    /// Gives up a template that made no process.
+    /// Kills a template that forked no process in time.
     pub(super) fn give_up_template(&mut self) {
         if let Some(pid) = self.warm.process() {
             kill(pid);
@@ -394,7 +376,7 @@ impl Engine {
         }
     }
 
-    /// Checks a template that was not asked for a process recently.
+    /// Checks an idle template: it ends if it uses CPU time, is unused for long, or memory is short.
     pub(super) fn check_template(&mut self) {
         let Some(template) = &mut self.warm.template else {
             return;

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share: the client of the grid, events, uploads, connections, and limits.
 
 use crate::GatewayError;
 use crate::connections::Connections;
@@ -16,27 +16,27 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Requests that take much memory, at a time.
+/// The most requests at once that take much memory.
 const LARGE_MAX: usize = 8;
-/// Plans that are simulated at a time: each takes a processor.
+/// The most plans simulated at once, because each takes a processor.
 const PLANS_MAX: usize = 1;
 
-/// How a gateway is to run.
+/// The configuration of a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// Where it listens.
+    /// The address at which it listens.
     pub listen: Listen,
-    /// What requests over TCP show.
+    /// The token that requests over TCP must show.
     pub token: Token,
     /// The role of its ticket.
     pub role: Role,
-    /// It ends by itself once it has had no connection for so long.
+    /// The gateway ends once it has had no connection for this long.
     pub exit_when_idle: Option<Duration>,
-    /// File for the events; each ticket has its own, because what it may see is in it.
+    /// The file of the events. Each ticket has its own file, because it holds what that ticket may see.
     pub events: PathBuf,
 }
 
-/// What all requests share; cheap to clone.
+/// The state that all requests share; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct App(Arc<Shared>);
 
@@ -53,10 +53,10 @@ struct Shared {
 }
 
 impl App {
-    /// Makes what requests need.
+    /// Opens the folder for uploads and the file of the events.
     ///
     /// # Errors
-    /// There is nowhere to write.
+    /// The folder or the file cannot be written.
     pub async fn open(client: Client, config: &GatewayConfig) -> Result<Self, GatewayError> {
         let uploads = Uploads::open().map_err(|error| GatewayError::File {
             what: "use the folder for temporary files",
@@ -68,7 +68,7 @@ impl App {
             path: config.events.clone(),
             error,
         };
-        // Any text that nobody else has.
+        // A name that no other stream of events has.
         let stream = Token::draw().map_err(file)?;
         let feed = Feed::open(
             client.clone(),
@@ -87,7 +87,7 @@ impl App {
         })))
     }
 
-    /// The client that asks the grid.
+    /// The client that sends requests to the grid.
     pub fn client(&self) -> &Client {
         &self.0.client
     }
@@ -102,7 +102,7 @@ impl App {
         &self.0.feed
     }
 
-    /// Files that were uploaded.
+    /// The uploaded files.
     pub fn uploads(&self) -> &Uploads {
         &self.0.uploads
     }
@@ -112,12 +112,12 @@ impl App {
         &self.0.connections
     }
 
-    /// Answers that pages share.
+    /// The answers that pages share.
     pub fn answers(&self) -> &SharedAnswers {
         &self.0.answers
     }
 
-    /// Asks the grid; a refusal is a problem.
+    /// Sends a request to the grid and returns the reply. A refusal is a problem.
     ///
     /// # Errors
     /// The grid cannot be reached, or refuses.
@@ -125,7 +125,7 @@ impl App {
         Ok(self.0.client.ask(request).await?)
     }
 
-    /// Asks the grid for something that has no answer but that it is done, and gives the status that says so.
+    /// Sends a request whose reply only confirms it. Returns the status for that.
     ///
     /// # Errors
     /// The grid cannot be reached, or refuses.
@@ -136,7 +136,7 @@ impl App {
         }
     }
 
-    /// Waits until a request may take much memory.
+    /// Waits for the permission to use much memory for a request.
     ///
     /// # Errors
     /// The gateway ends.
@@ -144,7 +144,7 @@ impl App {
         permit(&self.0.large).await
     }
 
-    /// Waits until a plan may be made.
+    /// Waits for the permission to simulate a plan.
     ///
     /// # Errors
     /// The gateway ends.

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, how long each may take, and which gives way to a new one.
+//! Bounds the connections of the gateway in number and time, and chooses the one that a new one replaces.
 
 use axum::Router;
 use axum::body::Body;
@@ -20,15 +20,15 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-/// Connections at a time: far more than programs and pages of one user open, and fewer than a process may open files.
+/// The most connections: far more than the programs and pages of one user open, and fewer than a process may open files.
 pub const CONNECTIONS_MAX: usize = 256;
-/// How long the head of a request may take, and how long a connection may wait for the next request.
+/// The time limit for the head of a request, and for a connection without a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(20);
-/// Longest head of a request, bytes.
+/// The longest head of a request in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Header lines of a request, at most.
+/// The most header lines of a request.
 const HEADERS_MAX: usize = 64;
-/// How long requests that run may take once the gateway ends.
+/// The time limit for running requests once the gateway ends.
 const END_WITHIN: Duration = Duration::from_millis(500);
 
 /// All open connections.
@@ -44,18 +44,18 @@ struct Table {
 #[derive(Debug)]
 struct Connection {
     task: Option<AbortHandle>,
-    /// Since when no request of it is answered; none while one is.
+    /// Since when it has had no request; none while one is answered.
     idle_since: Option<Instant>,
 }
 
 impl Connections {
-    /// How many there are.
+    /// Returns the number of open connections.
     pub fn count(&self) -> usize {
         self.lock().open.len()
     }
 
-    /// Answers the requests of a new connection. Where there are too many connections, the one that has been idle for
-    /// longest is closed; where none is idle, the new one is.
+    /// Answers the requests of a new connection. If there are too many connections, closes the one that has been idle for
+    /// longest; if none is idle, closes the new one.
     pub fn serve<S>(&self, stream: S, router: Router, ending: watch::Receiver<bool>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -66,7 +66,7 @@ impl Connections {
             number,
         };
         let task = tokio::spawn(async move {
-            // Dropped with the task, also where that is aborted.
+            // Dropped with the task, even if the task is aborted.
             let place = place;
             answer(stream, router, &place, ending).await;
         });
@@ -120,7 +120,7 @@ impl Drop for Place {
     }
 }
 
-/// A request that is answered, up to the last byte of the response.
+/// A request that is being answered, until the last byte of its response was sent.
 #[derive(Debug)]
 struct Answering {
     connections: Connections,
@@ -164,7 +164,7 @@ where
         .max_headers(HEADERS_MAX);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
-        // A client that breaks off, or sends no HTTP, is no trouble.
+        // The client may close the connection or send something else than HTTP.
         _ = &mut connection => return,
         _ = ending.wait_for(|ending| *ending) => {}
     }
@@ -172,7 +172,7 @@ where
     _ = timeout(END_WITHIN, connection).await;
 }
 
-/// The request is answered until the response's body has been sent.
+/// Keeps the request counted as being answered until the response's body was sent.
 fn with_guard(response: Response, answering: Answering) -> Response {
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
@@ -182,7 +182,7 @@ fn with_guard(response: Response, answering: Answering) -> Response {
     })
 }
 
-/// Takes connections until told to end; `accept` gives the next one.
+/// Serves connections until the gateway ends; `accept` waits for the next one.
 pub async fn accept_all<S, F>(
     connections: &Connections,
     router: &Router,
@@ -202,7 +202,7 @@ pub async fn accept_all<S, F>(
         match accepted {
             Ok(stream) => connections.serve(stream, router.clone(), ending.clone()),
             Err(error) => {
-                // Like a lack of descriptors, which passes as connections end.
+                // For example too few descriptors, until connections end.
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

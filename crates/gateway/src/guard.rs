@@ -1,4 +1,4 @@
-//! Who may ask: checks of host, origin and token before a request is looked at, and headers that every response has.
+//! Checks host, origin and token before anything else of a request is read, and adds headers to every response.
 
 use crate::problem::{Kind, Problem};
 use crate::token::Token;
@@ -10,10 +10,11 @@ use hyper::{HeaderMap, Method, StatusCode, Uri};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Bearer tokens stand behind this word.
+/// The word before a bearer token.
 const BEARER: &str = "bearer ";
 
-/// Headers that every response has: nothing is loaded from elsewhere, framed, guessed, or told to others.
+/// Headers of every response: a page loads nothing from elsewhere, is in no frame, has no guessed type, and sends no
+/// referrer.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -32,35 +33,35 @@ const HEADERS: [(HeaderName, &str); 6] = [
     ),
 ];
 
-/// Whose requests are answered.
+/// Whose requests are accepted.
 #[derive(Clone, Debug)]
 pub enum Guard {
-    /// Of everybody who may open the socket, which is its owner alone.
+    /// Those of everybody who can open the socket: its owner.
     Socket,
-    /// Of everybody who shows the token, at one of these hosts.
+    /// Those that show the token and name one of these hosts.
     Token(Arc<(Token, Hosts)>),
 }
 
-/// Names by which a browser on this machine may reach the gateway. Any other name may be of a page elsewhere whose name was
-/// made to point to this machine.
+/// The names by which a browser on this machine may reach the gateway. Any other name may belong to a page elsewhere that
+/// points its name to this machine (DNS rebinding).
 #[derive(Debug)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// The names of an address on the loopback interface.
+    /// Returns the names of an address on the loopback interface.
     pub fn of(address: SocketAddr) -> Self {
         let port = address.port();
         Self(vec![address.to_string(), format!("localhost:{port}")])
     }
 
-    /// Whether this is one of them.
+    /// Returns whether this is one of them.
     pub fn has(&self, host: &str) -> bool {
         self.0.iter().any(|known| known.eq_ignore_ascii_case(host))
     }
 }
 
 impl Guard {
-    /// Of those who show the token, at this address.
+    /// Accepts requests that show the token, at this address.
     pub fn token(token: Token, address: SocketAddr) -> Self {
         Self::Token(Arc::new((token, Hosts::of(address))))
     }
@@ -93,7 +94,7 @@ impl Guard {
         };
         let foreign = shown(header::ORIGIN).is_some_and(|origin| !own(origin));
         let site = shown(HeaderName::from_static("sec-fetch-site"));
-        // The page itself may be opened from a link.
+        // A link elsewhere may open the page itself.
         let opened = is_page(uri, method);
         let crossing = site.is_some_and(|site| !matches!(site, "same-origin" | "none"));
         if foreign || (crossing && !opened) {
@@ -120,20 +121,20 @@ impl Guard {
     }
 }
 
-/// Whether this asks for a file of the dashboard. These are the same for everybody and need no token.
+/// Returns whether a request is for a file of the dashboard. These are the same for everybody and need no token.
 fn is_page(uri: &Uri, method: &Method) -> bool {
     let read = matches!(*method, Method::GET | Method::HEAD);
     read && (uri.path() == "/" || uri.path().starts_with("/ui/"))
 }
 
-/// Answers a request, or refuses it before anything of it is read.
+/// Passes a request on, or refuses it before its body is read.
 pub async fn guarded(guard: Guard, request: Request, next: Next) -> Response {
     let allowed = guard.check(request.uri(), request.method(), request.headers());
     let mut response = match allowed {
         Ok(()) => next.run(request).await,
         Err(problem) => {
             let mut response = problem.into_response();
-            // Whatever follows on the connection is not worth reading.
+            // The rest of the connection is not read.
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
             response

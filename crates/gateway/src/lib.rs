@@ -46,9 +46,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long connections may take to end in order, a little longer than each of them has.
+/// The time limit for all connections to end, a little longer than that of each.
 const END_WITHIN: Duration = Duration::from_millis(700);
-/// How often a gateway that is to end when it is idle looks for connections.
+/// The interval at which a gateway with `exit_when_idle` counts its connections.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Why a gateway ended, or could not start.
@@ -57,7 +57,7 @@ pub enum GatewayError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A file or folder of its own.
+    /// One of its files or folders cannot be used.
     #[error("cannot {what} {}: {error}; nothing was started", path.display())]
     File {
         /// What was tried.
@@ -69,7 +69,7 @@ pub enum GatewayError {
     },
 }
 
-/// Where a gateway can be reached.
+/// The address at which a gateway can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reached {
     /// At this socket.
@@ -78,7 +78,7 @@ pub enum Reached {
     Loopback(SocketAddr),
 }
 
-/// Answers requests until `stop` ends; `started` is told where it listens.
+/// Answers requests until `stop` ends; calls `started` with the address.
 ///
 /// # Errors
 /// It cannot listen, or its folder cannot be used.
@@ -136,7 +136,7 @@ fn reached(listener: &Listener, listen: &Listen) -> Reached {
     }
 }
 
-/// Ends once there has been no connection for so long; never without a limit.
+/// Returns once there has been no connection for `limit`; never without a limit.
 async fn idle(connections: &Connections, limit: Option<Duration>) {
     let Some(limit) = limit else {
         return std::future::pending().await;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener};
 
-/// Where to listen.
+/// The address at which the gateway listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// At a Unix socket of this path.
@@ -31,7 +31,7 @@ pub enum ListenError {
         .0.display()
     )]
     InUse(PathBuf),
-    /// Something else is in the way.
+    /// Something that is no socket has the path.
     #[error("{} exists and is no socket; nothing was started: remove it, or name another path", .0.display())]
     NoSocket(PathBuf),
     /// The system refuses.
@@ -56,7 +56,7 @@ pub enum Listener {
     Loopback(TcpListener),
 }
 
-/// The file of a socket; removed when dropped, unless another has taken its place.
+/// The file of a socket. It is removed when this is dropped, unless another gateway has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -67,7 +67,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let same = |about: fs::Metadata| about.ino() == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(same) {
-            // A file that stays is found to be dead by the next gateway.
+            // If the file stays, the next gateway finds that nobody listens and replaces it.
             _ = fs::remove_file(&self.path);
         }
     }
@@ -97,8 +97,8 @@ impl Listener {
     }
 }
 
-/// Binds below a folder that nobody else may enter and moves the socket to its place once it is private, so that at no time
-/// another user can open it.
+/// Binds the socket in a folder that no other user may enter, and moves it to its place once it is private, so that no
+/// other user can ever open it.
 fn socket(path: &Path) -> Result<Listener, ListenError> {
     let failed = |error| ListenError::System {
         at: path.display().to_string(),

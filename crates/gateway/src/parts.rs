@@ -15,9 +15,9 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a request's body may make no progress.
+/// A request is refused when its body makes no progress for this long.
 const BODY_STALLS_FOR: Duration = Duration::from_secs(30);
-/// Longest JSON body of a request that is no job file, bytes.
+/// The longest JSON body of a request other than a job file, in bytes.
 pub const JSON_BYTES_MAX: u64 = 1 << 20;
 
 /// Parameters of a path.
@@ -36,13 +36,13 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
 }
 
 impl PathParams {
-    /// The text of a parameter that the path has.
+    /// Returns the text of a parameter that the path has.
     pub fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
     }
 
-    /// A parameter of another type; one that is none of these names nothing.
+    /// Returns a parameter as another type. A text that does not parse names nothing, so the problem is `unknown`.
     pub fn value<T: FromStr>(&self, name: &str) -> Result<T, Problem> {
         let text = self.text(name);
         let value = text.parse();
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
-    /// Refuses parameters that nobody would read.
+    /// Refuses all parameters but these.
     pub fn only(self, names: &[&str]) -> Result<Self, Problem> {
         let stray = self.0.iter().find(|(name, _)| !names.contains(&&**name));
         match stray {
@@ -80,7 +80,7 @@ impl Query {
         }
     }
 
-    /// A parameter that stands there once at most.
+    /// Returns a parameter that may occur once.
     pub fn one<T: FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
         let mut found = self.0.iter().filter(|(known, _)| known == name);
         let Some((_, text)) = found.next() else {
@@ -97,14 +97,14 @@ impl Query {
         })
     }
 
-    /// A parameter that may stand there more than once.
+    /// Returns all values of a parameter that may occur more than once.
     pub fn all(&self, name: &str) -> Vec<String> {
         let found = self.0.iter().filter(|(known, _)| known == name);
         found.map(|(_, value)| value.clone()).collect()
     }
 }
 
-/// A word that a query has for a value.
+/// A value that a query names by its serde word.
 #[derive(Clone, Copy, Debug)]
 pub struct Word<T>(pub T);
 
@@ -116,7 +116,7 @@ impl<T: DeserializeOwned> FromStr for Word<T> {
     }
 }
 
-/// The media type of a request's body, without parameters.
+/// Returns the media type of a request's body, without parameters.
 pub fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE);
     let value = value.and_then(|value| value.to_str().ok());
@@ -124,7 +124,7 @@ pub fn media_type(headers: &HeaderMap) -> &str {
     media.unwrap_or_default().trim()
 }
 
-/// Reads a body of at most so many bytes.
+/// Reads a body of at most `bytes_max` bytes.
 pub async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Problem> {
     let mut all = BytesMut::new();
     let mut frames = Frames::new(body, bytes_max);
@@ -142,7 +142,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Of a body of at most so many bytes.
+    /// Reads a body of at most `bytes_max` bytes.
     pub fn new(body: Body, bytes_max: u64) -> Self {
         let left = bytes_max;
         Self {
@@ -152,7 +152,7 @@ impl Frames {
         }
     }
 
-    /// The next bytes.
+    /// Returns the next bytes; none at the end.
     ///
     /// # Errors
     /// The body is too long, stalls, or ends early.
@@ -202,7 +202,7 @@ pub async fn read_json<T: DeserializeOwned>(
     })
 }
 
-/// A body of another form is needed.
+/// The request's body must have one of these media types.
 pub fn unsupported(forms: &str) -> Problem {
     let why = format!("the request's content type must be {forms}; nothing was done");
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Kind::Bad, why)

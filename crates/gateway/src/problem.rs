@@ -1,4 +1,5 @@
-//! What cannot be done, as problem details (RFC 9457), with the text that the command line has for it.
+//! Problem details (RFC 9457): the response to a request that was not carried out, with the text that the command line
+//! prints for it.
 
 use axum::response::{IntoResponse, Response};
 use hedge_job::{BadJobFile, Located};
@@ -13,7 +14,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 /// The media type of problems.
 const FORM: &str = "application/problem+json";
-/// Seconds after which a client may ask again what could not be answered now.
+/// Seconds after which a client may repeat a request that could not be answered.
 const RETRY_AFTER_S: &str = "1";
 
 /// Why a request was not done.
@@ -52,7 +53,7 @@ pub enum Kind {
 }
 
 impl Problem {
-    /// A problem of this status and kind.
+    /// Creates a problem with this status and kind.
     pub fn new(status: StatusCode, kind: Kind, detail: impl Into<String>) -> Self {
         Self {
             status: status.as_u16(),
@@ -83,7 +84,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Local, detail)
     }
 
-    /// The supervisor's answer does not belong to the question.
+    /// The supervisor's reply is not one to the request.
     pub fn unexpected() -> Self {
         Self::new(
             StatusCode::BAD_GATEWAY,
@@ -93,7 +94,7 @@ impl Problem {
         )
     }
 
-    /// The path does not know the method.
+    /// The path has no such method.
     pub fn method(detail: String) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Kind::Bad, detail)
     }
@@ -128,7 +129,7 @@ impl From<BadJobFile> for Problem {
     }
 }
 
-/// Every path may answer with a problem.
+/// Lets the description of every path name the problem as a response.
 impl IntoResponses for Problem {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
         let schema = Ref::from_schema_name(Self::name());
@@ -144,7 +145,7 @@ impl IntoResponses for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // It has text and numbers alone.
+        // Text and numbers can always be encoded.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();

@@ -1,4 +1,4 @@
-//! Metrics of a supervisor or a worker, for scrapers.
+//! The endpoint at which a supervisor or a worker shows its metrics to scrapers.
 
 use crate::connections::{Connections, accept_all};
 use crate::guard::Hosts;
@@ -41,11 +41,11 @@ struct Version {
 #[derive(Debug)]
 struct Shared {
     scraped: Scraped,
-    /// Names by which it answers on the loopback interface, where pages of browsers could ask under others.
+    /// On the loopback interface, the host names of accepted requests: web pages could send requests under other names.
     hosts: Option<Hosts>,
 }
 
-/// A socket at which scrapers are to be answered.
+/// A socket that listens for scrapers.
 #[derive(Debug)]
 pub struct Scrapers(std::net::TcpListener, SocketAddr);
 
@@ -68,15 +68,15 @@ impl Scrapers {
         opened.map(|(listener, address)| Self(listener, address))
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         self.1
     }
 
-    /// Answers scrapers for as long as it is awaited.
+    /// Answers scrapers until the future is dropped.
     ///
     /// # Errors
-    /// The system has nothing to wait for connections with.
+    /// The socket cannot be registered with the runtime.
     pub async fn answer(self, scraped: Scraped) -> io::Result<()> {
         let Self(listener, address) = self;
         let listener = TcpListener::from_std(listener)?;
@@ -117,7 +117,7 @@ async fn metrics(
         Scraped::Supervisor(metrics, supervisor) => {
             metrics.register(&mut registry);
             let client = supervisor.client();
-            // One that follows knows no workers; the leader shows them.
+            // A follower knows no workers; the leader shows them.
             if let Ok(jobs) = client.jobs().await
                 && let Ok(Reply::Workers(workers)) = client.ask(Ask::Workers).await
             {

@@ -1,4 +1,4 @@
-//! Server-sent events: their form, and responses that are streams of them.
+//! Server-sent events: their encoding, and responses that stream them.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -12,10 +12,10 @@ use std::future::Future;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// While nothing happens a comment is sent this often, so that both ends notice a dead connection.
+/// Without events a comment is sent at this interval, so that both ends notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Appends an event. `id` is what the client shows to go on behind it.
+/// Appends an event. A client that shows `id` later continues behind it.
 pub fn event(to: &mut Vec<u8>, name: &str, id: Option<&str>, data: &impl Serialize) {
     // These are our own types, with text and numbers alone. JSON has no line breaks of its own.
     let data = serde_json::to_string(data).unwrap_or_default();
@@ -49,18 +49,18 @@ impl Event<'_> {
     }
 }
 
-/// What a client showed to go on.
+/// Returns the id of the last event that a client has received.
 pub fn last_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("last-event-id")?.to_str().ok()
 }
 
 /// A source of events.
 pub trait Source: Send + 'static {
-    /// The next events as bytes; none at the end. It may be dropped and called again while it waits.
+    /// Waits for the next events and returns their bytes; none at the end. It may be dropped and called again.
     fn next(&mut self) -> impl Future<Output = Option<Vec<u8>>> + Send;
 }
 
-/// A response that sends events as they come. Nothing is asked for that the client has not read.
+/// Returns a response that sends events as they come, and reads from the source only as fast as the client reads.
 pub fn respond(source: impl Source) -> Response {
     let stream = stream::unfold(source, |mut source| async move {
         let bytes = match tokio::time::timeout(KEEP_ALIVE, source.next()).await {

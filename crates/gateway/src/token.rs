@@ -1,15 +1,15 @@
-//! The secret that requests over TCP show.
+//! The token: the secret that requests over TCP must show.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Bytes of a token that are drawn at random.
+/// Random bytes of a new token.
 const RANDOM_BYTES: usize = 24;
-/// Longest token that is read.
+/// The longest token that is read from a file, in bytes.
 const LENGTH_MAX: u64 = 4096;
 
-/// A token, known by its text and compared by its hash.
+/// A token. It is compared by its hash, so that a comparison takes the same time for every wrong token.
 #[derive(Clone)]
 pub struct Token {
     text: String,
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// Draws a token.
+    /// Creates a random token.
     ///
     /// # Errors
     /// The system gives no random bytes.
@@ -34,7 +34,8 @@ impl Token {
         Ok(Self::new(text))
     }
 
-    /// The token in a file that only its owner may read; a missing file is made with a new token.
+    /// Reads the token from a file. If there is no file, creates one with a new token that only its owner may read. Does not
+    /// check who may read a file that exists.
     ///
     /// # Errors
     /// The file cannot be read or written, or holds no token.
@@ -67,12 +68,12 @@ impl Token {
         Self { text, hash }
     }
 
-    /// The token itself.
+    /// The text of the token.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether this is the token. The time that it takes says nothing about how much of it is right.
+    /// Returns whether `shown` is the token, in a time that does not depend on how much of it is right.
     pub fn is(&self, shown: &[u8]) -> bool {
         // Hashes are compared in constant time.
         blake3::hash(shown) == self.hash

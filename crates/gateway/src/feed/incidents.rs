@@ -1,4 +1,4 @@
-//! Incidents: faults, owners and leaders as the gateway sees them come and go.
+//! Incidents: the gateway compares successive views of the grid, and reports faults, owners and leaders that changed.
 
 use hedge_model::view::WorkerView;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 use utoipa::ToSchema;
 
-/// Incidents that are remembered, at most; each client is told all of them when it begins.
+/// The most incidents that are kept. Each client receives all of them when it connects.
 pub const INCIDENTS_MAX: usize = 1000;
 
 /// Something that happened to a machine or to the grid.
@@ -67,16 +67,24 @@ pub enum IncidentKind {
     Leader,
 }
 
-/// Compares what is seen of workers with what was seen last.
+/// Compares views of the grid with the ones before.
 #[derive(Debug, Default)]
 pub struct Observer {
     workers: BTreeMap<String, Seen>,
     leader: Option<String>,
     unreachable: bool,
-    watching: bool,
-    /// The list of workers was seen since the watch began.
-    listed: bool,
+    watch: Watch,
     found: Vec<Incident>,
+}
+
+/// Whether the grid is watched for somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Watch {
+    #[default]
+    Paused,
+    /// The workers have not been listed yet, so none of them counts as new or gone.
+    Begun,
+    Listed,
 }
 
 /// A worker as it was seen last.
@@ -121,24 +129,22 @@ impl Seen {
 }
 
 impl Observer {
-    /// Somebody follows, or nobody does any more.
+    /// Records that somebody follows the events, or that nobody does any more.
     pub fn watch(&mut self, watching: bool) {
-        if watching != self.watching {
-            self.watching = watching;
-            self.listed = false;
-            let kind = if watching {
-                IncidentKind::WatchBegins
-            } else {
-                IncidentKind::WatchPauses
-            };
-            self.note(kind, None, Vec::new(), None);
-        }
+        let (watch, kind) = match (watching, self.watch) {
+            (true, Watch::Paused) => (Watch::Begun, IncidentKind::WatchBegins),
+            (false, Watch::Begun | Watch::Listed) => (Watch::Paused, IncidentKind::WatchPauses),
+            _ => return,
+        };
+        self.watch = watch;
+        self.note(kind, None, Vec::new(), None);
     }
 
-    /// The workers are these now.
+    /// Compares the present list of workers with the last one.
     pub fn workers(&mut self, listed: &[WorkerView]) {
-        // Who came and went while nobody looked is not known.
-        let first = !std::mem::replace(&mut self.listed, true);
+        // Which workers came and went while nobody watched is unknown.
+        let first = self.watch != Watch::Listed;
+        self.watch = Watch::Listed;
         let mut before = std::mem::take(&mut self.workers);
         for view in listed {
             let now = Seen::of(view);
@@ -206,7 +212,7 @@ impl Observer {
         }
     }
 
-    /// A supervisor answers, or none does.
+    /// Records whether a supervisor answers; `why` says why none does.
     pub fn reachable(&mut self, why: Option<&str>) {
         let unreachable = why.is_some();
         if unreachable != self.unreachable {
@@ -221,7 +227,7 @@ impl Observer {
         }
     }
 
-    /// This supervisor leads.
+    /// Records which supervisor leads.
     pub fn leader(&mut self, leader: Option<String>) {
         let Some(leader) = leader else { return };
         let before = self.leader.replace(leader.clone());
@@ -230,7 +236,7 @@ impl Observer {
         }
     }
 
-    /// What was found since this was asked last, numbered from `next` on.
+    /// Removes and returns the incidents that were found since the last call, numbered from `next` on.
     pub fn take(&mut self, next: u64) -> Vec<Incident> {
         let mut found = std::mem::take(&mut self.found);
         for (incident, number) in found.iter_mut().zip(next..) {

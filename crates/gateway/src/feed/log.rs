@@ -1,4 +1,4 @@
-//! The numbered events: the newest in memory, and in a file from which another gateway goes on.
+//! The numbered events. The newest are in memory, and in a file from which the next gateway continues.
 
 use super::picture::{Change, Picture};
 use crate::sse;
@@ -9,21 +9,21 @@ use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::Path;
 use tokio::time::Instant;
 
-/// Events that a client may be behind, at most; one that is further behind is told everything anew.
+/// The most events that are kept. A client that is further behind is sent the whole state anew.
 const EVENTS_MAX: usize = 16_384;
-/// Their length together, at most, bytes.
+/// The most bytes of these events.
 const BYTES_MAX: usize = 32 << 20;
 /// Bytes by which the file may grow before it is rewritten.
 const FILE_GROWTH_MAX: u64 = 32 << 20;
-/// Longest file that is read, bytes: twice of what is written.
+/// The longest file that is read, in bytes: twice the longest that is written.
 const FILE_BYTES_MAX: u64 = 256 << 20;
-/// Bytes that a client is sent at once.
+/// The most bytes that a client is sent at once.
 const SENT_BYTES: usize = 256 << 10;
 
 /// Numbered events.
 #[derive(Debug)]
 pub struct EventLog {
-    /// Drawn at random with the first event; numbers of another stream mean nothing here.
+    /// The random name of the stream. Numbers of other streams are invalid here.
     stream: String,
     last: u64,
     events: VecDeque<Event>,
@@ -43,7 +43,7 @@ struct Event {
 struct LogFile {
     file: File,
     written: u64,
-    /// Its length when it was written anew.
+    /// Its length when it was rewritten last.
     base: u64,
 }
 
@@ -53,22 +53,22 @@ struct Line {
     /// The stream, in the first line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stream: Option<String>,
-    /// The event's number; none where the line only says how something was.
+    /// The number of the event; none for a line of the state before the first event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     number: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none", flatten)]
     change: Option<Change>,
 }
 
-/// What a follower within this process is told.
+/// What a follower within this process receives.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
 pub enum Notice {
-    /// Everything follows as it is; what was told before is void.
+    /// The whole state follows. What was received before is void.
     Reset,
-    /// Everything was told as it is.
+    /// The whole state was sent.
     Ready,
-    /// Something is as said here.
+    /// A change.
     #[serde(untagged)]
     Change(Change),
 }
@@ -83,7 +83,7 @@ pub enum Cursor {
 }
 
 impl EventLog {
-    /// Without a file.
+    /// Creates a log without a file.
     pub fn new(stream: String) -> Self {
         Self {
             stream,
@@ -95,7 +95,7 @@ impl EventLog {
         }
     }
 
-    /// Goes on with the events of a file, or begins anew where there is none, another gateway has it, or it is damaged.
+    /// Continues with the events of a file. Starts anew if there is none, another gateway has it, or it is damaged.
     pub fn open(path: &Path, stream: String) -> Self {
         let mut log = Self::new(stream.clone());
         let opened = File::options()
@@ -156,12 +156,12 @@ impl EventLog {
         headed.then_some(()).ok_or_else(damaged)
     }
 
-    /// What is known of the grid.
+    /// The last known state of the grid.
     pub fn picture(&self) -> &Picture {
         &self.picture
     }
 
-    /// Numbers changes and keeps them.
+    /// Numbers changes and adds them.
     pub fn publish(&mut self, now: Instant, changes: Vec<Change>) {
         let mut lines = Vec::new();
         for change in changes {
@@ -207,7 +207,7 @@ impl EventLog {
         }
     }
 
-    /// Writes the file anew: the newest events, and everything as it is.
+    /// Rewrites the file with the newest events and the state before them.
     fn rewrite(&mut self) {
         let Some(file) = &mut self.file else { return };
         let mut lines = Vec::new();
@@ -242,7 +242,7 @@ impl EventLog {
         }
     }
 
-    /// The cursor that an id names; one of another stream names none.
+    /// Returns the cursor of an event's id; the start for an id of another stream.
     pub fn cursor(&self, id: &str) -> Cursor {
         let number = id
             .strip_prefix(&self.stream)
@@ -254,7 +254,7 @@ impl EventLog {
         }
     }
 
-    /// What follows a cursor; nothing where nothing does. The cursor moves behind it.
+    /// Returns the events behind a cursor, a bounded number, and moves the cursor behind them; none if there are none.
     pub fn next(&self, cursor: &mut Cursor) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.behind(cursor) {
@@ -296,7 +296,7 @@ impl EventLog {
         notices
     }
 
-    /// The events behind a cursor; none where everything is to be told anew.
+    /// Returns the events behind a cursor; none if the whole state must be sent anew.
     fn behind(&self, cursor: &Cursor) -> Option<impl Iterator<Item = &Event> + use<'_>> {
         let oldest = self.last + 1 - self.events.len() as u64;
         let Cursor::Behind(number) = *cursor else {

@@ -1,5 +1,5 @@
-//! What changes in the grid, as one stream of numbered events for all clients of the gateway. The gateway asks the grid
-//! while anybody follows, however many do.
+//! One stream of numbered events for all clients of the gateway: what changes in the grid. The gateway polls the grid
+//! while at least one client follows, and equally often for many.
 
 mod incidents;
 mod log;
@@ -20,17 +20,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Clients that follow at a time: each is sent every event.
+/// The most clients that follow at once, because each is sent every event.
 pub const FOLLOWERS_MAX: usize = 64;
-/// Between two looks at the grid.
+/// The interval at which the grid is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Between two looks at jobs that have ended, which may be retried or dropped by others.
+/// The interval at which ended jobs are polled. Other clients may retry or forget them.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(10);
-/// A grid that has not answered for so long is called unreachable, until it does.
+/// A grid that does not reply for this long counts as unreachable.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1000);
-/// A page that is loaded anew follows again within this time.
+/// Polling goes on for this long after the last client left. A page that is reloaded follows again within it.
 const LINGER: Duration = Duration::from_secs(30);
-/// How long a client that begins waits for the first look at the grid.
+/// How long a new client waits for the first poll.
 const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 /// The stream of events; cheap to clone.
@@ -40,7 +40,7 @@ pub struct Feed(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     log: Mutex<EventLog>,
-    /// How often anything was published, and how often the grid was looked at.
+    /// Counts publications, and polls of the grid.
     published: watch::Sender<u64>,
     looks: watch::Sender<u64>,
     followers: watch::Sender<usize>,
@@ -48,12 +48,12 @@ struct Shared {
 }
 
 impl Feed {
-    /// Goes on with the events in a file. Must be called within a runtime.
+    /// Continues with the events in a file. Must be called within a runtime.
     pub fn open(client: Client, path: &Path, stream: String) -> Self {
         Self::of(client, EventLog::open(path, stream))
     }
 
-    /// Without a file: nobody goes on with it later. Must be called within a runtime.
+    /// Creates a stream without a file, which cannot be continued later. Must be called within a runtime.
     pub fn in_memory(client: Client) -> Self {
         Self::of(client, EventLog::new(String::new()))
     }
@@ -70,7 +70,7 @@ impl Feed {
         feed
     }
 
-    /// A client that goes on behind the event with this id, or begins; none where there are too many.
+    /// Adds a client that continues behind the event with this id, or starts anew. Returns none if there are too many.
     pub fn follow(&self, last_id: Option<&str>) -> Option<Follower> {
         let mut room = false;
         self.0.followers.send_if_modified(|count| {
@@ -98,7 +98,7 @@ impl Feed {
         }
     }
 
-    /// Has the observer see something, and publishes the incidents in it.
+    /// Shows the observer something, and publishes the incidents that it finds.
     fn observe(&self, see: impl FnOnce(&mut Observer)) {
         let observer = self.0.observer.lock();
         let mut observer = observer.unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ pub struct Follower {
     published: watch::Receiver<u64>,
     looks: watch::Receiver<u64>,
     cursor: Cursor,
-    /// Whether the grid was looked at since it began.
+    /// Whether the grid was polled since it began to follow.
     looked: bool,
 }
 
@@ -141,7 +141,7 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    /// What follows, at least one; none at the end. It may be dropped and called again while it waits.
+    /// Waits for the next notices and returns at least one; none at the end. It may be dropped and called again.
     pub async fn notices(&mut self) -> Option<Vec<Notice>> {
         self.await_look().await;
         loop {
@@ -154,7 +154,7 @@ impl Follower {
         }
     }
 
-    /// A picture of long ago would only be corrected at once.
+    /// Waits for a poll, so that a new client does not first receive an outdated state.
     async fn await_look(&mut self) {
         if !self.looked {
             // The sender is in `feed`.
@@ -178,7 +178,7 @@ impl sse::Source for Follower {
     }
 }
 
-/// Looks at the grid while anybody follows, and a little longer.
+/// Polls the grid while a client follows, and a little longer.
 async fn look(client: Client, feed: Feed) {
     let mut followers = feed.0.followers.subscribe();
     let mut all_at = None;

@@ -1,4 +1,4 @@
-//! What is known of the grid's jobs and workers, and what of it has changed.
+//! The jobs and workers of the grid as they were published last. Comparing them with a new view gives the changes.
 
 use super::incidents::{INCIDENTS_MAX, Incident};
 use hedge_model::JobId;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// The newest jobs that are known, at most; older ones are listed on request.
+/// The most jobs that are tracked, the newest ones. Older ones are listed on request.
 pub const JOBS_MAX: usize = 10_000;
-/// A job or worker whose figures alone change is told of this often.
+/// If only the figures of a job or worker change, they are published at this interval.
 const FIGURES_EVERY: Duration = Duration::from_millis(250);
-/// The same for each job or worker that there is, so that many of them do not tell more than pages can draw.
+/// The interval grows by this for each job or worker, so that pages can draw all changes.
 const FIGURES_EVERY_PER_ONE: Duration = Duration::from_millis(2);
-/// Figures that grow by themselves, like cost, are told this often.
+/// Figures that grow all the time, like cost, are published at this interval.
 const GROWTH_EVERY: Duration = Duration::from_secs(2);
 
 /// Something that changed.
@@ -74,7 +74,7 @@ impl Change {
     }
 }
 
-/// Jobs and workers as they were told of last.
+/// Jobs and workers as they were published last.
 #[derive(Debug)]
 pub struct Picture {
     jobs: BTreeMap<JobId, Told<JobView>>,
@@ -110,7 +110,7 @@ impl Default for Picture {
 }
 
 impl Picture {
-    /// Takes in what was told; `at` where that was now.
+    /// Applies a published change; `at` is now, or none for a change that was read from the file.
     pub fn apply(&mut self, change: &Change, at: Option<Instant>) {
         match change {
             Change::Job(view) => {
@@ -136,7 +136,7 @@ impl Picture {
         }
     }
 
-    /// Everything, as if it had just changed.
+    /// Returns the whole state as changes.
     pub fn all(&self) -> Vec<Change> {
         let jobs = self.jobs.values();
         let jobs = jobs.map(|told| Change::Job(Box::new(told.view.clone())));
@@ -153,7 +153,7 @@ impl Picture {
         self.incidents.keys().next_back().map_or(1, |last| last + 1)
     }
 
-    /// The number behind which jobs may be new or change: those before it have ended.
+    /// Returns the job behind which jobs may be new or change. All jobs up to it have ended.
     pub fn changing_after(&self) -> Option<JobId> {
         let open = self.jobs.iter().find(|(_, told)| !told.view.state.ended());
         match open {
@@ -162,7 +162,7 @@ impl Picture {
         }
     }
 
-    /// Compares with all jobs behind `after`, as they are now.
+    /// Returns how all jobs behind `after`, as listed now, differ from the published ones.
     pub fn jobs(&self, now: Instant, after: Option<JobId>, listed: Vec<JobView>) -> Vec<Change> {
         let there: BTreeSet<JobId> = listed.iter().map(|view| view.id).collect();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -190,7 +190,7 @@ impl Picture {
         changes
     }
 
-    /// Compares with all workers, as they are now.
+    /// Returns how all workers, as listed now, differ from the published ones.
     pub fn workers(&self, now: Instant, listed: Vec<WorkerView>) -> Vec<Change> {
         let there: BTreeSet<&str> = listed.iter().map(|view| view.peer.as_str()).collect();
         let gone = self
@@ -214,13 +214,13 @@ impl Picture {
         changes
     }
 
-    /// Compares with whether the grid can be reached now.
+    /// Returns the change if the reachability of the grid differs from what was published.
     pub fn grid(&self, state: GridState) -> Option<Change> {
         (self.grid != state).then_some(Change::Grid(state))
     }
 }
 
-/// A job's view without what grows by itself.
+/// Returns a job's view without the figures that grow all the time.
 fn settled(view: &JobView) -> JobView {
     JobView {
         elapsed_ms: 0.0,
@@ -249,7 +249,7 @@ fn settled(view: &JobView) -> JobView {
     }
 }
 
-/// What a person wants to know of a worker at once.
+/// Returns the part of a worker's view whose changes are published at once.
 fn condition(view: &WorkerView) -> impl PartialEq + use<'_> {
     let owner = view.owner.as_ref();
     let owner = owner.map(|owner| (&owner.response, &owner.why));
@@ -262,7 +262,7 @@ fn condition(view: &WorkerView) -> impl PartialEq + use<'_> {
     )
 }
 
-/// How busy a worker is.
+/// Returns the part of a worker's view that says how busy it is.
 fn load(view: &WorkerView) -> impl PartialEq + use<'_> {
     let counts = (view.in_hand, view.done, view.failed, view.lost);
     (&view.free, counts, view.score, view.suspicions, view.link)

@@ -1,4 +1,4 @@
-//! The hedge command.
+//! The hedge command. Started with [`hedge_exec::spawner::ARGUMENT`] as its first argument, the program is a spawner.
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Which grid a command talks to, and by which ticket.
+//! Finds the ticket that a command uses, and so its grid.
 
 use crate::args::Grid;
 use crate::exit::Failure;
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
-/// Longest ticket that is read.
+/// The longest ticket that is read, in bytes.
 const TICKET_BYTES_MAX: u64 = 64 << 10;
 /// The environment variable with the ticket of commands that name none.
 const VARIABLE: &str = "HEDGE_TICKET";
@@ -21,20 +21,20 @@ const ALL: &[Role] = &[
     Role::Supervisor,
     Role::Relay,
 ];
-/// Roles that may ask a grid for something.
+/// The roles that may send requests to a grid.
 const CLIENTS: &[Role] = &[Role::Client, Role::Admin];
 
-/// By what right a command asks.
+/// The rights that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// As any client.
+    /// Those of a client.
     Client,
-    /// As an administrator.
+    /// Those of an administrator.
     Admin,
 }
 
-/// The ticket that a command uses: that of `--join`, else of HEDGE_TICKET, else of this machine's supervisor. What
-/// only an administrator may do goes to this machine's supervisor where HEDGE_TICKET is for a client of the same grid.
+/// Returns the ticket that a command uses: that of `--join`, else of HEDGE_TICKET, else of this machine's supervisor. A
+/// command for administrators uses the supervisor's if HEDGE_TICKET is a client's of the same grid.
 ///
 /// # Errors
 /// There is none, it cannot be read, or it is for another role.
@@ -63,7 +63,7 @@ fn same_grid(one: &Ticket, other: &Ticket) -> bool {
     one.supervisors.iter().any(|addr| there(addr.peer))
 }
 
-/// The ticket that this machine's supervisor left for clients.
+/// Reads the ticket that this machine's supervisor wrote for clients.
 ///
 /// # Errors
 /// No supervisor has run here, or its ticket cannot be read.
@@ -90,7 +90,7 @@ pub fn local(folders: &Folders) -> Result<Ticket, Failure> {
     }
 }
 
-/// The ticket that this machine's supervisor left for workers.
+/// Reads the ticket that this machine's supervisor wrote for workers.
 ///
 /// # Errors
 /// There is none.

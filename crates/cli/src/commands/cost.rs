@@ -1,4 +1,4 @@
-//! `hedge cost`: what a job costs.
+//! `hedge cost`: shows what a job costs.
 
 use super::named::number;
 use super::{Context, ask, unexpected};

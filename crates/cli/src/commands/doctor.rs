@@ -3,7 +3,7 @@
 use super::{Context, block_on, doctor_owner};
 use crate::args::Doctor;
 use crate::exit::{Exit, Failure};
-use crate::show::doctor::{Finding, Verdict, text};
+use crate::show::doctor::{Finding, Verdict, finding, text};
 use crate::show::{sandbox as show_sandbox, time};
 use hedge_exec::{Launch, Report, Sandbox, ScratchPool, Spawner, SpawnerConfig, Weakness};
 use hedge_model::units::show_bytes;
@@ -51,20 +51,6 @@ pub fn run(context: &Context, args: &Doctor) -> Result<Exit, Failure> {
         .iter()
         .any(|finding| finding.verdict == Verdict::Bad);
     Ok(if bad { Exit::Failed } else { Exit::Done })
-}
-
-pub(super) fn finding(
-    what: &'static str,
-    verdict: Verdict,
-    found: impl Into<String>,
-    advice: Option<&str>,
-) -> Finding {
-    Finding {
-        what,
-        verdict,
-        found: found.into(),
-        advice: advice.map(str::to_owned),
-    }
 }
 
 /// Runs a task as a worker would, and tells what protects it and from it.

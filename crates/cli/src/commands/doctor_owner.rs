@@ -1,11 +1,10 @@
 //! The part of `hedge doctor` about owners: which kinds of activity a worker here would notice.
 
 use super::Context;
-use super::doctor::finding;
 use crate::args::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::owner;
-use crate::show::doctor::{Finding, Verdict};
+use crate::show::doctor::{Finding, Verdict, finding};
 use hedge_host::{Found, Notice, Options, State, Watch, covering};
 use hedge_model::owner::{Activity, Signal};
 use hedge_node::worker::OwnerConfig;

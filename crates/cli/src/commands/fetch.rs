@@ -1,8 +1,8 @@
-//! `hedge fetch`: a job's results.
+//! `hedge fetch`: writes the results of a job to a folder.
 
 use super::interrupt::Interrupts;
 use super::named::{check_one_folder, each, numbers};
-use super::place::{bring_these, check_out};
+use super::place::{Destination, bring, check_out};
 use super::{Context, ask, unexpected};
 use crate::args::Fetch;
 use crate::exit::{Exit, Failure};
@@ -12,7 +12,7 @@ use hedge_model::msg::{Reply, Request};
 use hedge_node::client::Client;
 use serde_json::json;
 
-/// Brings the results of a job that is done.
+/// Writes the results of jobs, or of single tasks, to a folder.
 ///
 /// # Errors
 /// There is no such job, it has no results yet, or the grid or the disk failed.
@@ -43,9 +43,13 @@ async fn fetch(
         return Err(unexpected());
     };
     let mut interrupts = Interrupts::new()?;
-    let out = args.out.as_deref();
     let listed = client.outputs(job, &args.task).await?;
-    let brought = bring_these(client, &listed, &view.name, out, false, &mut interrupts).await?;
+    let to = Destination {
+        out: args.out.as_deref(),
+        name: &view.name,
+        grid_ends: false,
+    };
+    let brought = bring(client, &listed, &to, &mut interrupts).await?;
     let waiting = !args.task.is_empty() && !listed.missing.is_empty();
     let results = &brought.paths;
     if waiting {

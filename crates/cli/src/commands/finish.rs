@@ -1,9 +1,9 @@
-//! What is told and brought when a job has ended.
+//! Reports a job that has ended, and writes its results where the user wants them.
 
 use super::Context;
 use super::follow::exit;
 use super::interrupt::Interrupts;
-use super::place::{bring, keep_logs};
+use super::place::{Destination, bring, keep_logs};
 use super::results::{tell_cut, tell_failure};
 use super::stream::Stream;
 use crate::exit::{Exit, Failure};
@@ -13,28 +13,28 @@ use hedge_model::{JobId, JobSpec};
 use hedge_node::client::Client;
 use std::path::Path;
 
-/// The number of the only task of a job, as a task is named.
+/// The name of the only task of a job.
 const ONLY: &str = "0";
-/// What shells add to the number of a signal that ended a program.
+/// Shells add this to the number of the signal that ended a program.
 const SIGNALLED: i32 = 128;
 
 /// What the user wants of a job that has ended.
 pub struct Wish<'a> {
-    /// Bring result files at all.
+    /// Whether to write result files.
     pub results: bool,
-    /// Where to.
+    /// The folder for them.
     pub out: Option<&'a Path>,
-    /// The job, if it is a program whose output is what the user wants to see.
+    /// The job, if it is a program whose output the user wants to see.
     pub program: Option<&'a JobSpec>,
-    /// What shows that output.
+    /// Shows that output.
     pub stream: Option<Stream<'a>>,
-    /// The job, if the grid ends with this command: what is not brought now is lost.
+    /// The job, if the grid ends with this command: what is not written now is lost.
     pub last: Option<&'a JobSpec>,
-    /// End as the job's only program did.
+    /// Whether to exit as the job's only program did.
     pub exit_code: bool,
 }
 
-/// Brings the results of a job that has ended and tells how it went.
+/// Writes the results of a job that has ended, as far as the user wants them, and reports how it went.
 ///
 /// # Errors
 /// The grid or the disk failed, or nobody reads any more.
@@ -45,8 +45,6 @@ pub async fn finish(
     mut wish: Wish<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<Exit, Failure> {
-    let stream = wish.stream.take();
-    let wish = &wish;
     let only = match view.tasks {
         1 => client.log(view.id, ONLY).await.ok(),
         _ => None,
@@ -55,26 +53,21 @@ pub async fn finish(
     if let Some(only) = &only {
         (ended.exit_code, ended.signal) = (only.exit_code, only.signal);
     }
-    let exit = match wish.program {
-        Some(spec) => {
-            let shown = match stream {
-                Some(stream) => rest(stream, view.id, interrupts).await,
-                None => Ok(true),
-            };
-            finish_program(
-                context,
-                client,
-                ended,
-                view,
-                (spec, shown),
-                wish,
-                interrupts,
-            )
-            .await?
-        }
-        None => finish_files(context, client, ended, view, wish, interrupts).await?,
+    let (exit_code, program) = (wish.exit_code, wish.program);
+    let stream = wish.stream.take();
+    let finish = Finish {
+        context,
+        client,
+        view,
+        wish,
+        ended,
+        interrupts,
     };
-    match (wish.exit_code, only) {
+    let exit = match program {
+        Some(spec) => finish.program(spec, stream).await?,
+        None => finish.files().await?,
+    };
+    match (exit_code, only) {
         (false, _) => Ok(exit),
         (true, Some(only)) => Ok(as_program(exit, &only)),
         (true, None) => {
@@ -86,8 +79,8 @@ pub async fn finish(
     }
 }
 
-/// The exit code of a job's only program. Where the program had none, because the job was cancelled or the program was
-/// ended for a limit, that of the job.
+/// Returns the exit code of a job's only program. A program that was cancelled or ended for a limit has none; then the
+/// job's is returned.
 fn as_program(exit: Exit, only: &LogView) -> Exit {
     match (only.exit_code, only.signal) {
         (Some(0), _) => exit,
@@ -97,42 +90,109 @@ fn as_program(exit: Exit, only: &LogView) -> Exit {
     }
 }
 
-async fn finish_files(
-    context: &Context,
-    client: &Client,
-    mut ended: Ended,
+/// A job that has ended, while its results are written and reported.
+struct Finish<'a> {
+    context: &'a Context,
+    client: &'a Client,
     view: JobView,
-    wish: &Wish<'_>,
-    interrupts: &mut Interrupts,
-) -> Result<Exit, Failure> {
-    let done = view.state == JobState::Done;
-    let mut brought = Brought::default();
-    if wish.results && (done || wish.last.is_some()) {
-        let last = wish.last.is_some();
-        brought = bring(client, view.id, &view.name, wish.out, last, interrupts).await?;
+    wish: Wish<'a>,
+    ended: Ended,
+    interrupts: &'a mut Interrupts,
+}
+
+impl Finish<'_> {
+    fn is_done(&self) -> bool {
+        self.view.state == JobState::Done
     }
-    if let Some(spec) = wish.last.filter(|_| !done) {
-        let folder = brought.folder.clone().or(wish.out.map(Path::to_owned));
-        match keep_logs(client, view.id, spec, folder).await {
-            Ok(logs) => brought.logs = logs,
-            Err(failure) => show::note(&format!("hedge: {failure}")),
+
+    /// Writes the result files. Of a job that is not done the grid keeps them, unless it ends with this command.
+    async fn bring(&mut self) -> Result<Brought, Failure> {
+        let grid_ends = self.wish.last.is_some();
+        if !self.is_done() && !grid_ends {
+            return Ok(Brought::default());
+        }
+        let results = self.client.results(self.view.id).await?;
+        let to = Destination {
+            out: self.wish.out,
+            name: &self.view.name,
+            grid_ends,
+        };
+        bring(self.client, &results, &to, self.interrupts).await
+    }
+
+    /// Finishes a job whose results are files.
+    async fn files(mut self) -> Result<Exit, Failure> {
+        let mut brought = match self.wish.results {
+            true => self.bring().await?,
+            false => Brought::default(),
+        };
+        if let Some(spec) = self.wish.last.filter(|_| !self.is_done()) {
+            let out = self.wish.out.map(Path::to_owned);
+            let folder = brought.folder.clone().or(out);
+            match keep_logs(self.client, self.view.id, spec, folder).await {
+                Ok(logs) => brought.logs = logs,
+                Err(failure) => show::note(&format!("hedge: {failure}")),
+            }
+        }
+        let look = &self.context.look;
+        if self.view.state == JobState::Failed && !look.json {
+            tell_failure(self.client, self.view.id).await;
+        }
+        let trouble = brought.trouble.take();
+        self.ended.add(brought);
+        let told = look.print(&self.ended, || self.ended.text(&self.view));
+        // Where the results are matters more than a reader that is gone.
+        match (trouble, told) {
+            (Some(trouble), _) => Err(Failure::Local(trouble)),
+            (None, Ok(()) | Err(Failure::OutputClosed)) => Ok(exit(self.view.state)),
+            (None, Err(failure)) => Err(failure),
         }
     }
-    if view.state == JobState::Failed && !context.look.json {
-        tell_failure(client, view.id).await;
-    }
-    let trouble = brought.trouble.take();
-    ended.add(brought);
-    let told = context.look.print(&ended, || ended.text(&view));
-    // Where results are matters more than a reader that is gone.
-    match (trouble, told) {
-        (Some(trouble), _) => Err(Failure::Local(trouble)),
-        (None, Ok(()) | Err(Failure::OutputClosed)) => Ok(exit(view.state)),
-        (None, Err(failure)) => Err(failure),
+
+    /// Finishes a job that is a program, whose output the user wants to see.
+    async fn program(
+        mut self,
+        spec: &JobSpec,
+        stream: Option<Stream<'_>>,
+    ) -> Result<Exit, Failure> {
+        let mut shown = match stream {
+            Some(stream) => rest(stream, self.view.id, self.interrupts).await,
+            None => Ok(true),
+        };
+        let has_outputs = spec.groups().iter().any(|group| !group.outputs.is_empty());
+        let mut brought = match has_outputs {
+            true => self.bring().await?,
+            false => Brought::default(),
+        };
+        let trouble = brought.trouble.take();
+        self.ended.add(brought);
+        let done = self.is_done();
+        if self.context.look.json {
+            shown = match spec.task_count() {
+                1 => add_printed(&mut self.ended, self.client, &spec.label(0)).await,
+                _ => Ok(true),
+            };
+            show::json(&self.ended)?;
+        } else if !done {
+            show::note(self.ended.text(&self.view).trim_end());
+        } else if let Some(results) = self.ended.results_text() {
+            show::note(&results);
+        }
+        let code = exit(self.view.state);
+        match (shown, trouble) {
+            (_, Some(trouble)) => Err(Failure::Local(trouble)),
+            (Ok(false), None) if done => Ok(Exit::Failed),
+            (Ok(_) | Err(Failure::OutputClosed), None) => Ok(code),
+            (Err(failure), None) if done => Err(failure),
+            (Err(failure), None) => {
+                show::note(&format!("hedge: {failure}"));
+                Ok(code)
+            }
+        }
     }
 }
 
-/// Shows the rest of what a program printed; whether all of it was shown, and nothing else.
+/// Shows the rest of a program's output. Returns whether all of it was shown, and nothing else.
 async fn rest(
     stream: Stream<'_>,
     job: JobId,
@@ -146,53 +206,7 @@ async fn rest(
     }
 }
 
-async fn finish_program(
-    context: &Context,
-    client: &Client,
-    mut ended: Ended,
-    view: JobView,
-    (spec, shown): (&JobSpec, Result<bool, Failure>),
-    wish: &Wish<'_>,
-    interrupts: &mut Interrupts,
-) -> Result<Exit, Failure> {
-    let done = view.state == JobState::Done;
-    let leaves = spec.groups().iter().any(|group| !group.outputs.is_empty());
-    let mut brought = Brought::default();
-    if leaves && (done || wish.last.is_some()) {
-        let last = wish.last.is_some();
-        brought = bring(client, view.id, &view.name, wish.out, last, interrupts).await?;
-    }
-    let trouble = brought.trouble.take();
-    ended.add(brought);
-    let shown = if context.look.json {
-        let shown = match spec.task_count() {
-            1 => add_printed(&mut ended, client, &spec.label(0)).await,
-            _ => Ok(true),
-        };
-        show::json(&ended)?;
-        shown
-    } else {
-        if !done {
-            show::note(ended.text(&view).trim_end());
-        } else if let Some(results) = ended.results_text() {
-            show::note(&results);
-        }
-        shown
-    };
-    let code = exit(view.state);
-    match (shown, trouble) {
-        (_, Some(trouble)) => Err(Failure::Local(trouble)),
-        (Ok(false), None) if done => Ok(Exit::Failed),
-        (Ok(_) | Err(Failure::OutputClosed), None) => Ok(code),
-        (Err(failure), None) if done => Err(failure),
-        (Err(failure), None) => {
-            show::note(&format!("hedge: {failure}"));
-            Ok(code)
-        }
-    }
-}
-
-/// Adds what a program printed; whether all of that was kept.
+/// Adds a program's output to the report. Returns whether the grid kept all of it.
 async fn add_printed(ended: &mut Ended, client: &Client, task: &str) -> Result<bool, Failure> {
     let printed = client.printed(ended.job, task).await?;
     let text = |bytes| Some(String::from_utf8_lossy(bytes).into_owned());

@@ -1,4 +1,4 @@
-//! Following a job to its end.
+//! Follows a job to its end.
 
 use super::interrupt::Interrupts;
 use crate::exit::{Exit, Failure};
@@ -11,23 +11,23 @@ use hedge_node::ClientError;
 use hedge_node::client::Client;
 use std::time::{Duration, Instant};
 
-/// How long no supervisor may answer before the grid counts as unreachable: long enough for one to restart.
+/// The grid counts as unreachable once no supervisor has answered for this long. A supervisor can restart in that time.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// How often progress is refreshed where nothing changes.
+/// The interval at which progress is redrawn without a change.
 const REFRESH: Duration = Duration::from_millis(250);
-/// How often a job is asked for again while none of its tasks runs: what it waits for may change without it.
+/// The interval of requests for a job while none of its tasks runs: what it waits for may change without a notice.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How following ended.
 pub enum Followed {
-    /// With the job.
+    /// The job ended.
     Ended(Box<JobView>),
-    /// By the user.
+    /// The user interrupted.
     Interrupted,
 }
 
-/// Follows a job until it has ended or the user wants no more.
+/// Follows a job until it has ended or the user interrupts.
 ///
 /// # Errors
 /// The grid cannot be reached any more; the job goes on.
@@ -73,7 +73,7 @@ fn given_up(job: JobId, why: &str) -> Failure {
     ClientError::Unreachable(why).into()
 }
 
-/// The exit code that tells how a job ended.
+/// Returns the exit code for a job that ended in this state.
 pub fn exit(state: JobState) -> Exit {
     match state {
         JobState::Done | JobState::Running | JobState::Waiting => Exit::Done,

@@ -1,4 +1,4 @@
-//! `hedge forget`: an ended job is dropped.
+//! `hedge forget`: drops ended jobs.
 
 use super::confirm::confirm_irreversible;
 use super::named::{each, numbers};
@@ -8,10 +8,10 @@ use crate::exit::{Exit, Failure};
 use hedge_model::msg::Request;
 use serde_json::json;
 
-/// Drops an ended job: its record, its results and what it printed.
+/// Drops ended jobs, after the user has confirmed that: their records, their results and what they printed.
 ///
 /// # Errors
-/// There is no such job, it has not ended, or the grid cannot be reached.
+/// There is no such job, it has not ended, the user declines, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Forget) -> Result<Exit, Failure> {
     confirm_irreversible(&what(&args.jobs), args.yes)?;
     context.on_grid(&args.grid, async |client| {
@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: &Forget) -> Result<Exit, Failure> {
     })
 }
 
-/// What is about to happen.
+/// Describes what the user has to confirm.
 fn what(jobs: &[JobName]) -> String {
     let names = jobs.iter().map(|job| match job {
         JobName::Number(number) => format!("job {number}"),

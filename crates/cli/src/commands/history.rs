@@ -1,4 +1,4 @@
-//! What happened to a job, brought for commands that write it down.
+//! The history of a job, for the commands that write it to a file: `hedge trace` and `hedge report`.
 
 use super::{ask, unexpected};
 use crate::exit::Failure;
@@ -11,14 +11,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Attempts that are brought, at most: each takes some 250 bytes of memory.
+/// The most attempts of a history. Each takes some 250 bytes of memory.
 pub const ATTEMPTS_MAX: usize = 2_000_000;
-/// Groups that are brought, at most.
+/// The most groups of a history.
 pub const GROUPS_MAX: usize = 100_000;
-/// The name of standard output among files.
+/// The path that stands for standard output.
 const STDOUT: &str = "-";
 
-/// A job, what it consists of, and what was tried for it.
+/// A job with its groups and attempts.
 #[derive(Debug)]
 pub struct History {
     /// The job.
@@ -27,14 +27,14 @@ pub struct History {
     pub groups: Vec<GroupLine>,
     /// Its attempts, by the numbers of their tasks.
     pub attempts: Vec<AttemptLine>,
-    /// From the job's acceptance to its end, or to now, milliseconds.
+    /// Milliseconds from the job's acceptance to its end, or to now.
     pub now_ms: f64,
     /// Workers that are connected now.
     pub workers: Vec<WorkerView>,
 }
 
 impl History {
-    /// Asks the grid for everything about a job.
+    /// Fetches everything about a job from the grid.
     ///
     /// # Errors
     /// There is no such job, or the grid cannot be reached.
@@ -56,7 +56,7 @@ impl History {
         })
     }
 
-    /// The name of a worker, by the beginning of its id: its host where it is connected.
+    /// Returns the name of a worker, given the beginning of its id: its host if it is connected, else that beginning.
     pub fn host(&self, worker: &str) -> String {
         let found = self
             .workers
@@ -91,7 +91,7 @@ async fn groups(client: &Client, job: JobId) -> Result<Vec<GroupLine>, Failure> 
     }
 }
 
-/// All attempts, and the time of the job.
+/// Fetches all attempts, and the age of the job in milliseconds.
 async fn attempts(client: &Client, job: JobId) -> Result<(Vec<AttemptLine>, f64), Failure> {
     let (mut attempts, mut from, mut now_ms) = (Vec::new(), 0, 0.0_f64);
     let since = Duration::ZERO;
@@ -116,10 +116,10 @@ async fn attempts(client: &Client, job: JobId) -> Result<(Vec<AttemptLine>, f64)
     }
 }
 
-/// Writes a file that is whole or not there, or to standard output.
+/// Writes a file, or to standard output. On an error the file that was there before is kept.
 ///
 /// # Errors
-/// It cannot be written; what was there before is kept.
+/// The file cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if path == Path::new(STDOUT) {
         return crate::show::out_bytes(bytes);

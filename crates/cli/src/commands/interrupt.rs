@@ -1,19 +1,19 @@
-//! Ctrl-C, SIGTERM and the end of the terminal.
+//! Handles Ctrl-C, SIGTERM and the end of the terminal.
 
 use crate::exit::{Exit, Failure};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for the user or the system to end this process.
+/// Receives the signals by which the user or the system ends this process.
 pub struct Interrupts {
     terminal: bool,
     int: Signal,
     term: Signal,
-    /// None where the process ignores SIGHUP from its start, as `nohup` has it do.
+    /// None if the process was started with SIGHUP ignored, as by `nohup`.
     hangup: Option<Signal>,
 }
 
 impl Interrupts {
-    /// From now on these signals do not end the process by themselves.
+    /// Starts to receive the signals, which then no longer end the process.
     ///
     /// # Errors
     /// The system refuses.
@@ -37,7 +37,7 @@ impl Interrupts {
         })
     }
 
-    /// The next of them.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         let Self {
             terminal,
@@ -58,12 +58,12 @@ impl Interrupts {
         }
     }
 
-    /// From now on only SIGTERM counts, and not what a terminal sends to all its processes.
+    /// Ignores the signals that a terminal sends to all its processes. SIGTERM still counts.
     pub fn ignore_terminal(&mut self) {
         self.terminal = false;
     }
 
-    /// The next one ends the process at once.
+    /// Ends the process at the next signal.
     pub fn quit_on_next(mut self, exit: Exit) {
         tokio::spawn(async move {
             self.next().await;
@@ -72,7 +72,7 @@ impl Interrupts {
     }
 }
 
-/// Whether the process was started with a signal ignored.
+/// Returns whether the process was started with a signal ignored.
 fn ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,11 +1,11 @@
-//! What the commands share that show output of tasks as it comes.
+//! Prints output of tasks while they run, for several commands.
 
 use crate::exit::Failure;
 use crate::show::hold::Hold;
 use crate::show::{self, note};
 use std::io::{self, IsTerminal};
 
-/// Prints the streams of one task as they come. A slow reader holds up nothing but this.
+/// Prints the streams of one task. A slow reader of the terminal or pipe blocks nothing else.
 #[derive(Debug, Default)]
 pub struct Printer {
     out: Hold,
@@ -27,7 +27,7 @@ impl Printer {
         write(out, err).await
     }
 
-    /// Prints what was held back: nothing follows.
+    /// Prints the rest at the end of the streams.
     ///
     /// # Errors
     /// Nobody reads any more.
@@ -36,7 +36,7 @@ impl Printer {
     }
 }
 
-/// Writes output of a task on a thread of its own.
+/// Writes output of a task on another thread.
 ///
 /// # Errors
 /// Nobody reads any more.
@@ -56,7 +56,7 @@ pub async fn write(out: Vec<u8>, err: Vec<u8>) -> Result<(), Failure> {
         .map_err(|error| Failure::Local(format!("what a task printed cannot be shown: {error}")))?
 }
 
-/// Tells that a part of a stream is missing.
+/// Tells the user that a part of a stream is missing.
 pub fn note_missing(task: &str, stream: &str, cut: u64) {
     note(&format!(
         "hedge: {cut} bytes of the standard {stream} of {task} are missing here: the task printed more than is kept. \

@@ -164,7 +164,7 @@ impl Context {
         self.on_grid_as(Right::Client, grid, work)
     }
 
-    /// The same for what not every client may ask for.
+    /// The same with the rights that the command needs.
     ///
     /// # Errors
     /// What `work` fails with, or the connection.
@@ -204,7 +204,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     outcome
 }
 
-/// Does something that may take long, and says `what` is waited for where it does.
+/// Does something that may take long. If it does, tells the user what it waits for.
 async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
@@ -214,7 +214,7 @@ async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
     work.await
 }
 
-/// Submits a job, and says what is waited for where that takes long.
+/// Submits a job. If that takes long, tells the user what it waits for.
 ///
 /// # Errors
 /// The inputs cannot be read, or the grid does not take the job.
@@ -228,7 +228,7 @@ async fn submit_job(
     Ok(patiently(what, client.submit_with(key, spec, files)).await?)
 }
 
-/// Asks the grid; a refusal is a failure.
+/// Sends a request and returns the reply. A refusal is a failure.
 ///
 /// # Errors
 /// The grid cannot be reached, or refuses.
@@ -236,7 +236,7 @@ pub async fn ask(client: &Client, request: Request) -> Result<Reply, Failure> {
     Ok(client.ask(request).await?)
 }
 
-/// An answer that does not belong to the question.
+/// Returns the failure for a reply that is not one to the request.
 pub fn unexpected() -> Failure {
     Failure::Local(
         "the supervisor answered something else than it was asked; it may be of another version: \

@@ -1,4 +1,4 @@
-//! The jobs that a command line names.
+//! Finds the jobs that a command line names, and does something with each.
 
 use crate::args::JobName;
 use crate::exit::{Exit, Failure};
@@ -6,10 +6,10 @@ use crate::show;
 use hedge_model::JobId;
 use hedge_node::client::Client;
 
-/// The numbers of these jobs, each once, in the order of the command line.
+/// Returns the numbers of these jobs, each once, in the order of the command line.
 ///
 /// # Errors
-/// The newest job is asked for and there is none, or the grid cannot be reached.
+/// The newest job is named and there is none, or the grid cannot be reached.
 pub async fn numbers(client: &Client, names: &[JobName]) -> Result<Vec<JobId>, Failure> {
     let mut numbers = Vec::with_capacity(names.len());
     for name in names {
@@ -21,10 +21,10 @@ pub async fn numbers(client: &Client, names: &[JobName]) -> Result<Vec<JobId>, F
     Ok(numbers)
 }
 
-/// The number of this job.
+/// Returns the number of this job.
 ///
 /// # Errors
-/// The newest job is asked for and there is none, or the grid cannot be reached.
+/// The newest job is named and there is none, or the grid cannot be reached.
 pub async fn number(client: &Client, name: JobName) -> Result<JobId, Failure> {
     if let JobName::Number(number) = name {
         return Ok(JobId(number));
@@ -38,11 +38,10 @@ pub async fn number(client: &Client, name: JobName) -> Result<JobId, Failure> {
     })
 }
 
-/// Does something with each job. Where one fails and others follow, its failure is told and the others are done all the
-/// same.
+/// Does something with each job. If it fails for one of several jobs, reports that and goes on with the others.
 ///
 /// # Errors
-/// The last job fails.
+/// It failed for the last job.
 pub async fn each(
     jobs: &[JobId],
     json: bool,

@@ -1,15 +1,15 @@
-//! A client that a task started: it says on the task's progress descriptor that the task waits for a job, so that
-//! the grid gives the task's part of its worker to others meanwhile.
+//! A client that a task started reports on the task's progress descriptor that the task waits for a job. Meanwhile the
+//! grid counts the task's resources as free.
 
 use hedge_model::JobId;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
-/// Says that the task waits for a job, until it is dropped; nothing where no task started this client.
+/// Reports that the task waits for a job, until it is dropped. Does nothing if no task started this client.
 pub struct TaskWaits(Option<(File, JobId)>);
 
 impl TaskWaits {
-    /// From now on the task waits for `job`.
+    /// Reports that the task waits for `job`.
     pub fn begin(job: JobId) -> Self {
         let open = || {
             std::env::var_os("HEDGE_ATTEMPT")?;
@@ -28,7 +28,7 @@ impl TaskWaits {
 impl Drop for TaskWaits {
     fn drop(&mut self) {
         if let Some((progress, job)) = &mut self.0 {
-            // A worker that is gone needs no word.
+            // The worker may be gone.
             let _ = writeln!(progress, "no longer waiting for job {job}");
         }
     }

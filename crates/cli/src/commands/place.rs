@@ -1,4 +1,4 @@
-//! Where results go: checked before a job starts, written once it has ended.
+//! The folder for results: checked before a job starts, and written when it has ended.
 
 use super::interrupt::Interrupts;
 use crate::exit::Failure;
@@ -14,17 +14,17 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Most folders tried for results before giving up.
+/// The most names that are tried for a new folder of results.
 const FOLDERS_MAX: u32 = 10_000;
-/// Longest part of a job's name in the name of a folder, in bytes: file systems take 255 in all.
+/// The longest part of a job's name in the name of a folder, in bytes: file systems allow 255 in all.
 const NAME_BYTES_MAX: usize = 200;
-/// Most names of results that are checked before a job starts.
+/// The most names of results that are checked before a job starts.
 const CHECKED_MAX: usize = 10_000;
-/// Most tasks whose printed text is kept where a job on this machine alone did not succeed.
+/// The most tasks whose output is written after a job of `hedge run` did not succeed.
 const LOGS_MAX: u32 = 10_000;
 
-/// Checks early that results can go where the user wants them: into `out`, else, where there will be `files`,
-/// into a new folder here. What was computed for an hour must not fail at its last step.
+/// Checks that results can be written to `out`, or, if there will be `files`, to a new folder in the current one. It is
+/// checked before the job starts, so that hours of computing do not fail at the last step.
 ///
 /// # Errors
 /// The path is no folder, or cannot be written.
@@ -42,7 +42,7 @@ pub fn check_out(out: Option<&Path>, files: bool) -> Result<(), Failure> {
         Ok(path) => path,
         Err(error) => return wrong(error.to_string()),
     };
-    // A link that leads nowhere is there, too: no folder can be made in its place.
+    // A link that leads nowhere exists, too: no folder can be made in its place.
     let Some(there) = path
         .ancestors()
         .find(|path| path.symlink_metadata().is_ok())
@@ -61,7 +61,7 @@ pub fn check_out(out: Option<&Path>, files: bool) -> Result<(), Failure> {
     }
 }
 
-/// Checks early that nothing in `out` is in the way of the results that a job's tasks name.
+/// Checks before a job starts that no file in `out` has the place of a folder for the results that its tasks name.
 ///
 /// # Errors
 /// A file lies where a folder is needed, or the folder cannot be written.
@@ -82,7 +82,7 @@ pub fn check_names(out: Option<&Path>, spec: &JobSpec) -> Result<(), Failure> {
     });
     let mut seen = HashSet::new();
     for name in names.take(CHECKED_MAX) {
-        // Of a pattern, the folders above it are known.
+        // Only the folders above a pattern are known.
         let plain = Path::new(&name)
             .ancestors()
             .skip(1)
@@ -119,37 +119,28 @@ fn writable(folder: &Path) -> rustix::io::Result<()> {
     rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
 }
 
-/// Brings a job's result files into `out`, where they replace files of the same name, else into a fresh folder
-/// named after the job. A job without result files makes no folder. Where the grid ends with this command (`last`), files
-/// that cannot be written there go to a folder beside the grid's own.
-///
-/// # Errors
-/// The grid failed, there is no folder for results that the grid keeps, or the user wants no more.
-pub async fn bring(
-    client: &Client,
-    job: JobId,
-    name: &str,
-    out: Option<&Path>,
-    last: bool,
-    interrupts: &mut Interrupts,
-) -> Result<Brought, Failure> {
-    let results = client.results(job).await?;
-    bring_these(client, &results, name, out, last, interrupts).await
+/// Where the result files of a job go.
+pub struct Destination<'a> {
+    /// The folder that the user named. Files of the same name are replaced there.
+    pub out: Option<&'a Path>,
+    /// The job's name. Without `out` a new folder is named after it.
+    pub name: &'a str,
+    /// Whether the grid ends with this command. Files that cannot be written to the folder then go to another one,
+    /// because they would be lost.
+    pub grid_ends: bool,
 }
 
-/// The same for results that are listed already.
+/// Writes a job's result files to their destination. A job without result files makes no folder.
 ///
 /// # Errors
-/// As for [`bring`].
-pub async fn bring_these(
+/// The grid failed, the folder cannot be made although the grid keeps the results, or the user interrupted.
+pub async fn bring(
     client: &Client,
     results: &Results,
-    name: &str,
-    out: Option<&Path>,
-    last: bool,
+    to: &Destination<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<Brought, Failure> {
-    let job = results.job();
+    let (job, grid_ends) = (results.job(), to.grid_ends);
     let mut brought = Brought {
         manifest: Manifest::of(results),
         ..Brought::default()
@@ -164,17 +155,17 @@ pub async fn bring_these(
             "tasks left results of the same name: {from} goes to {to}{others}"
         ));
     }
-    let failed = match results_folder(out, name) {
+    let failed = match results_folder(to.out, to.name) {
         Ok(folder) => {
             let places: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
             let written = tokio::select! {
                 written = client.write(results, &places) => written,
-                () = interrupted(last, interrupts) => return Err(given_up(job, &folder)),
+                () = interrupted(grid_ends, interrupts) => return Err(given_up(job, &folder)),
             };
             (brought.paths, brought.folder) = (written.paths, Some(folder));
             written.failed
         }
-        Err(failure) if !last => return Err(failure),
+        Err(failure) if !grid_ends => return Err(failure),
         Err(failure) => {
             let unwritten = |at: usize| Unwritten {
                 at,
@@ -193,7 +184,7 @@ pub async fn bring_these(
             first.why,
             others(failed.len())
         );
-        brought.trouble = Some(if last {
+        brought.trouble = Some(if grid_ends {
             format!("{what}. {}", rescue(client, results, failed, &names).await)
         } else {
             let folder = brought.folder.as_deref().unwrap_or(Path::new("DIR"));
@@ -207,11 +198,11 @@ pub async fn bring_these(
     Ok(brought)
 }
 
-/// Returns at the user's first signal. Where that would lose the results, it never returns: the second signal stops the
+/// Returns at the user's first signal. If the grid ends with this command, never returns: the second signal stops the
 /// grid.
-async fn interrupted(last: bool, interrupts: &mut Interrupts) {
+async fn interrupted(grid_ends: bool, interrupts: &mut Interrupts) {
     interrupts.next().await;
-    if last {
+    if grid_ends {
         show::note("writing the results; once more quits, and what is not written is lost");
         std::future::pending().await
     }
@@ -225,7 +216,8 @@ fn given_up(job: JobId, folder: &Path) -> Failure {
     ))
 }
 
-/// Saves what could not be written to its place from a grid that is about to end; says where it is.
+/// Saves files that could not be written to their places, before the grid ends. Returns a sentence that says where they
+/// are.
 async fn rescue(
     client: &Client,
     results: &Results,
@@ -260,8 +252,8 @@ async fn rescue(
     )
 }
 
-/// Writes what all tasks of a job printed to a folder `logs` in `folder`, or in a fresh one named after the job; gives
-/// the folder where anything was printed.
+/// Writes what all tasks of a job printed to a folder `logs` in `folder`, or in a new one named after the job. Returns
+/// that folder; none if nothing was printed.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -304,8 +296,9 @@ pub async fn keep_logs(
     Ok(logs)
 }
 
-/// Where each file goes below the folder for results: its path in its task's folder, and below a folder named after its
-/// task where another task's file has that path or needs a folder there. Also those that are moved, from where to where.
+/// Returns the path of each file below the folder for results. It is the path in the task's directory, unless another
+/// task's file has that path or needs a folder there; then it is below a folder named after the task. Also returns those
+/// moved paths, from where to where.
 fn names<'a>(files: impl Iterator<Item = &'a ResultFile>) -> (Vec<String>, Vec<(String, String)>) {
     let (mut taken, mut folders) = (HashSet::new(), HashSet::new());
     let (mut names, mut moved) = (Vec::new(), Vec::new());
@@ -350,7 +343,7 @@ fn results_folder(out: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
     Ok(out.to_owned())
 }
 
-/// `NAME-results`, or `NAME-results-2` and so on where that exists: results of earlier runs are never touched.
+/// Makes the folder `NAME-results`, or `NAME-results-2` and so on if that exists: earlier results are never changed.
 fn fresh_folder(name: &str) -> Result<PathBuf, Failure> {
     let safe: String = name
         .chars()

@@ -1,4 +1,4 @@
-//! `hedge report`: a job as one page that needs no server.
+//! `hedge report`: writes a job as one HTML page that needs no server.
 
 use super::history::{History, write};
 use super::named::number;
@@ -12,14 +12,14 @@ use hedge_model::view::TaskFilter;
 use hedge_node::client::Client;
 use serde_json::{Value, json};
 
-/// Tasks that failed and are named, at most.
+/// The most failed tasks that are listed.
 const FAILED_MAX: usize = 200;
-/// Tasks of which is shown what they printed, at most.
+/// The most failed tasks whose output is shown.
 const PRINTED_MAX: usize = 50;
 /// Bytes of the end of each stream that are shown.
 const PRINTED_BYTES: usize = 8 << 10;
 
-/// Writes the report of a job, as far as it is.
+/// Writes the report of a job, which may still run.
 ///
 /// # Errors
 /// There is no such job, the grid cannot be reached, or the file cannot be written.
@@ -48,7 +48,7 @@ pub fn run(context: &Context, args: &Export) -> Result<Exit, Failure> {
     })
 }
 
-/// Tasks that failed and are not done, with the end of what they printed.
+/// Returns the failed tasks that are not done, with the end of what they printed.
 async fn failed(client: &Client, job: JobId) -> Result<Vec<Value>, Failure> {
     let request = Request::Tasks {
         job,
@@ -60,7 +60,7 @@ async fn failed(client: &Client, job: JobId) -> Result<Vec<Value>, Failure> {
     };
     let mut failed = Vec::new();
     for (at, task) in page.tasks.iter().take(FAILED_MAX).enumerate() {
-        // What cannot be had is left out: the report is of use without it.
+        // Output that cannot be fetched is left out.
         let printed = match at < PRINTED_MAX {
             true => client.printed(job, &task.task).await.ok(),
             false => None,
@@ -75,7 +75,7 @@ async fn failed(client: &Client, job: JobId) -> Result<Vec<Value>, Failure> {
     Ok(failed)
 }
 
-/// The end of what was printed, as text.
+/// Returns the end of what was printed, as text.
 fn end(printed: &[u8]) -> String {
     let from = printed.len().saturating_sub(PRINTED_BYTES);
     String::from_utf8_lossy(&printed[from..]).into_owned()

@@ -1,14 +1,14 @@
-//! What a job's tasks printed.
+//! Messages about what the tasks of a job printed.
 
 use crate::show::{self, escape};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use hedge_node::client::{Client, Printed};
 
-/// Most lines shown of what a failed task wrote to its standard error.
+/// The most lines shown of a failed task's standard error.
 const TAIL_LINES_MAX: usize = 20;
 
-/// Tells what of a task's output was not kept; whether all was.
+/// Tells the user which part of a task's output the grid did not keep. Returns whether it kept all.
 pub fn tell_cut(printed: &Printed) -> bool {
     let (out, err) = printed.cut();
     let streams = [
@@ -25,7 +25,7 @@ pub fn tell_cut(printed: &Printed) -> bool {
     out + err == 0
 }
 
-/// Tells people what the task that made a job fail wrote to its standard error, as far as it can be had.
+/// Shows the end of the standard error of the task that made a job fail, if it can be fetched.
 pub async fn tell_failure(client: &Client, job: JobId) {
     let Ok(Reply::Explain(view)) = client.ask(Request::Explain(job, None)).await else {
         return;

@@ -1,4 +1,4 @@
-//! What a program prints, shown as it comes.
+//! Shows what a program prints while it runs.
 
 use super::live::{Printer, note_missing};
 use crate::exit::Failure;
@@ -14,12 +14,12 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How long the last output may take to come once the job has ended.
+/// The time limit for the last output after the job has ended.
 const LAST_MAX: Duration = Duration::from_secs(10);
 
-/// Shows what the tasks of a program print, one after the other, so that the output is the same whatever runs at the
-/// same time: each as it comes on a terminal, and where no other attempt can turn out to be the one that counts; else
-/// each when it is done.
+/// Shows what the tasks of a program print, one task after the other, so that the order is always the same. On a
+/// terminal, and of a single task without redundancy, output is shown while the task runs. Otherwise it is shown when the
+/// task is done, because another attempt could win.
 pub struct Stream<'a> {
     reading: Pin<Box<dyn Future<Output = Result<bool, Failure>> + 'a>>,
     read: Option<Result<bool, Failure>>,
@@ -31,7 +31,7 @@ pub struct Stream<'a> {
 pub struct Closed;
 
 impl<'a> Stream<'a> {
-    /// Begins with the first task.
+    /// Starts with the first task.
     pub fn start(client: &'a Client, job: JobId, spec: &'a JobSpec) -> Self {
         let (ended, job_ended) = watch::channel(false);
         Self {
@@ -57,7 +57,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Shows the rest, once the job has ended; whether all that the tasks printed was shown, and nothing else.
+    /// Shows the rest after the job has ended. Returns whether all that the tasks printed was shown, and nothing else.
     ///
     /// # Errors
     /// The grid failed, or nobody reads any more.
@@ -70,10 +70,10 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Does something while a stream, if there is one, goes on.
+/// Does `work` while a stream, if there is one, is shown.
 ///
 /// # Errors
-/// Nobody reads any more; the work was given up. Said once.
+/// Nobody reads any more, and the work was dropped. A later call does not report that again.
 pub async fn beside<T>(
     stream: &mut Option<Stream<'_>>,
     work: impl Future<Output = T>,
@@ -117,18 +117,18 @@ struct Reader {
     printer: Printer,
     out: Shown,
     err: Shown,
-    /// Something else than the task's output was written to standard output before it.
+    /// Whether standard output also has output of an attempt that does not count.
     mixed: bool,
-    /// It is shown while it runs.
+    /// Whether the task is shown while it runs.
     live: bool,
     ended: watch::Receiver<bool>,
 }
 
-/// What was shown of a stream.
+/// How much of a stream was shown.
 #[derive(Default)]
 struct Shown {
     transcript: Transcript,
-    /// The attempt that is read prints this anew.
+    /// The part that was shown already and that the present attempt prints again.
     repetition: Option<Repetition>,
     cut: bool,
 }
@@ -171,7 +171,7 @@ impl Reader {
         Ok(!cut && (!self.mixed || io::stdout().is_terminal()))
     }
 
-    /// Takes what was read; whether more is to be read at once.
+    /// Handles what was read. Returns whether to read more at once.
     async fn take(&mut self, news: &News, delay: &mut PollDelay) -> Result<bool, Failure> {
         if news.begins {
             self.out.begin();
@@ -184,7 +184,7 @@ impl Reader {
         Ok(again || matches!(news.state, TailState::Runs { left: 1.., .. }))
     }
 
-    /// Shows more of both streams; whether one of them has to be read again from its beginning.
+    /// Shows more of both streams. Returns whether one of them must be read again from its beginning.
     async fn show(&mut self, news: &News) -> Result<bool, Failure> {
         let last = matches!(news.state, TailState::Over { last: true, .. });
         let out = self.out.take(&news.stdout, last);
@@ -230,13 +230,13 @@ impl Reader {
 }
 
 impl Shown {
-    /// Another attempt is read.
+    /// Handles that another attempt is read now.
     fn begin(&mut self) {
         self.repetition = (!self.transcript.is_empty()).then(Repetition::default);
     }
 
-    /// Takes more of the attempt; gives how many bytes of it were shown before. Nothing where the attempt printed
-    /// something else, and is to be shown from its beginning.
+    /// Handles more output of the attempt. Returns how many bytes of it were shown before; none if the attempt printed
+    /// something else than was shown, so that it must be shown from its beginning.
     fn take(&mut self, part: &Part, last: bool) -> Option<usize> {
         let from = match &mut self.repetition {
             None => 0,

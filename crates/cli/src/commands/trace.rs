@@ -1,4 +1,4 @@
-//! `hedge trace`: a job's attempts as a trace for Perfetto.
+//! `hedge trace`: writes a job's attempts as a trace for Perfetto.
 
 use super::Context;
 use super::history::{History, write};
@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::show::{count, note};
 use crate::trace::encode;
 
-/// Writes the trace of a job, as far as it is.
+/// Writes the trace of a job, which may still run.
 ///
 /// # Errors
 /// There is no such job, the grid cannot be reached, or the file cannot be written.

@@ -1,4 +1,4 @@
-//! `hedge wait`: until a job has ended.
+//! `hedge wait`: waits until jobs have ended.
 
 use super::Context;
 use super::finish::{Wish, finish};
@@ -14,10 +14,10 @@ use crate::show::progress::Progress;
 use hedge_model::JobId;
 use hedge_node::client::Client;
 
-/// Waits, then tells how it went and brings results where `--out` says so.
+/// Waits until each job has ended, reports how it ended, and writes its results if `--out` is given.
 ///
 /// # Errors
-/// There is no such job, or the grid cannot be reached.
+/// There is no such job, the grid cannot be reached, or the results cannot be written.
 pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
     check_one_folder(args.jobs.len(), args.out.is_some())?;
     check_out(args.out.as_deref(), false)?;

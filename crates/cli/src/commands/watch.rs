@@ -1,4 +1,4 @@
-//! `hedge watch`: what changes in the grid, as lines of JSON.
+//! `hedge watch`: prints what changes in the grid as lines of JSON.
 
 use super::follow::exit;
 use super::interrupt::Interrupts;
@@ -66,7 +66,7 @@ async fn follow(mut follower: Follower, job: Option<JobId>) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// Whether who follows one job is told this.
+/// Returns whether a notice is about the job.
 fn is_about(notice: &Notice, job: JobId) -> bool {
     match notice {
         Notice::Change(Change::Job(view)) => view.id == job,
@@ -76,7 +76,7 @@ fn is_about(notice: &Notice, job: JobId) -> bool {
     }
 }
 
-/// What the command ends with, if this is the end of the job that it follows.
+/// Returns the exit code if the notice is the end of the job.
 fn end(notice: &Notice) -> Option<Exit> {
     match notice {
         Notice::Change(Change::Job(view)) => view.state.ended().then(|| exit(view.state)),
@@ -85,7 +85,7 @@ fn end(notice: &Notice) -> Option<Exit> {
     }
 }
 
-/// Writes lines on a thread of its own: a slow reader holds up nothing but this.
+/// Writes lines on another thread, so that a slow reader blocks nothing else.
 async fn write(notices: &[Notice]) -> Result<(), Failure> {
     let mut lines = String::new();
     for notice in notices {

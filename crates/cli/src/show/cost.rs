@@ -1,4 +1,4 @@
-//! Costs as text.
+//! Formats the cost of a job as text and as CSV.
 
 use super::escape;
 use super::table::{Column, table};
@@ -14,12 +14,12 @@ fn parts(job: &JobView) -> [(&'static str, &Part); 3] {
     ]
 }
 
-/// An amount in the currency: micro-units as a decimal fraction, exactly.
+/// Formats micro-units of the currency as an exact decimal fraction.
 pub fn money(micro: u64) -> String {
     format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000)
 }
 
-/// The parts of a job's cost, a line each, and who pays what.
+/// Formats the parts of a job's cost as a table, and how much of the total is billed.
 pub fn text(job: &JobView) -> String {
     let row = |(name, part): (&str, &Part)| {
         vec![
@@ -53,7 +53,7 @@ pub fn text(job: &JobView) -> String {
     text
 }
 
-/// The same for other programs; amounts in micro-units, times in milliseconds.
+/// Formats the parts as CSV, with amounts in micro-units and times in milliseconds.
 pub fn csv(job: &JobView) -> String {
     let mut text = String::from("job,part,attempts,occupied_ms,higher_ms,micro,currency\n");
     for (name, part) in parts(job) {

@@ -3,20 +3,20 @@
 use super::escape;
 use serde::Serialize;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// What.
+    /// What was checked.
     pub what: &'static str,
-    /// How it is.
+    /// Whether it works.
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// What to do about it.
+    /// How to mend it.
     pub advice: Option<String>,
 }
 
-/// How something is.
+/// Whether something works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -30,7 +30,22 @@ pub enum Verdict {
     Bad,
 }
 
-/// All findings, each with its advice.
+/// Creates a finding.
+pub fn finding(
+    what: &'static str,
+    verdict: Verdict,
+    found: impl Into<String>,
+    advice: Option<&str>,
+) -> Finding {
+    Finding {
+        what,
+        verdict,
+        found: found.into(),
+        advice: advice.map(str::to_owned),
+    }
+}
+
+/// Returns all findings as lines, each with its advice.
 pub fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {

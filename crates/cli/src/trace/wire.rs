@@ -1,35 +1,35 @@
-//! The wire format of Protocol Buffers, as far as traces need it.
+//! Encodes messages of Protocol Buffers, as far as traces need them.
 
-/// A message that is written.
+/// A message that is being written.
 #[derive(Debug, Default)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// Appends an unsigned number, an enumeration or a truth value.
+    /// Appends a field of an unsigned, enumeration or boolean type.
     pub fn number(&mut self, field: u32, value: u64) -> &mut Self {
         self.key(field, 0);
         self.varint(value);
         self
     }
 
-    /// Appends a number of fixed length.
+    /// Appends a field of the type `fixed64`.
     pub fn fixed(&mut self, field: u32, value: u64) -> &mut Self {
         self.key(field, 1);
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    /// Appends a text.
+    /// Appends a text field.
     pub fn text(&mut self, field: u32, value: &str) -> &mut Self {
         self.bytes(field, value.as_bytes())
     }
 
-    /// Appends a message.
+    /// Appends a message field.
     pub fn message(&mut self, field: u32, value: &Message) -> &mut Self {
         self.bytes(field, &value.0)
     }
 
-    /// What was written.
+    /// Returns the encoded message.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }

@@ -1,4 +1,4 @@
-//! `hedge logs -f`: output as it comes.
+//! `hedge logs -f`: prints the output of tasks while they run.
 
 use super::sink::{Form, Sink};
 use super::{Seen, has_begun, show_ended, tasks};
@@ -12,14 +12,14 @@ use hedge_node::client::{Client, Patience, PollDelay, Tail, TailState};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
-/// Tasks that are followed at once: each look at one is a request. Further ones are shown when others have ended.
+/// The most tasks followed at once, because each read is a request. Further tasks are shown once others have ended.
 const FOLLOWED_MAX: usize = 64;
-/// Parts of one task that are read before the next task has its turn.
+/// Reads of one task before the next task is read.
 const PARTS_AT_ONCE: usize = 8;
-/// Pages of tasks that are looked through for those that have ended, between two looks at those that run.
+/// Pages of tasks searched for ended ones before the running ones are read again.
 const PAGES_AT_ONCE: usize = 20;
 
-/// Follows one task until it has ended; whether all that it printed was kept.
+/// Follows one task until it has ended. Returns whether the grid kept all of its output.
 pub async fn one(client: &Client, job: JobId, task: &str, json: bool) -> Result<bool, Failure> {
     let form = if json { Form::Events } else { Form::Plain };
     let mut followed = Followed::new(client, job, task, form);
@@ -34,7 +34,7 @@ pub async fn one(client: &Client, job: JobId, task: &str, json: bool) -> Result<
     }
 }
 
-/// Follows all tasks of a job until it has ended; whether all that they printed was kept.
+/// Follows all tasks of a job until it has ended. Returns whether the grid kept all of their output.
 pub async fn all(client: &Client, job: JobId, json: bool) -> Result<bool, Failure> {
     let mut tasks = Tasks::new(client, job, json);
     let (_job, mut never) = watch::channel(false);
@@ -71,13 +71,20 @@ struct Followed {
     patience: Patience,
     name: String,
     json: bool,
-    /// An attempt was shown.
-    begun: bool,
-    /// What it waits for was told.
-    told: bool,
+    shown: Shown,
 }
 
-/// What a look at a task gave.
+/// What the user has seen of a task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    /// What it waits for.
+    Wait,
+    /// Output of an attempt.
+    Attempt,
+}
+
+/// The result of one read of a task's output.
 enum Step {
     /// It printed something.
     More,
@@ -95,20 +102,19 @@ impl Followed {
             patience: Patience::default(),
             name: escape::line(task).into_owned(),
             json: form == Form::Events,
-            begun: false,
-            told: false,
+            shown: Shown::Nothing,
         }
     }
 
     async fn step(&mut self) -> Result<Step, Failure> {
         let news = self.patience.next(&mut self.tail).await?;
         if let Some(attempt) = news.attempt.filter(|_| news.begins) {
-            if self.begun {
+            if self.shown == Shown::Attempt {
                 self.tell(&format!(
                     "attempt {attempt} is another output, from its beginning:"
                 ));
             }
-            self.begun = true;
+            self.shown = Shown::Attempt;
         }
         self.sink.part(&news).await?;
         let printed = !news.stdout.bytes.is_empty() || !news.stderr.bytes.is_empty();
@@ -126,8 +132,8 @@ impl Followed {
                 let end = escape::line(&log.end);
                 self.tell(&format!("the output of attempt {attempt} ends here: {end}"));
             }
-            TailState::Waits(why) if !self.begun && !self.told => {
-                self.told = true;
+            TailState::Waits(why) if self.shown == Shown::Nothing => {
+                self.shown = Shown::Wait;
                 self.tell(&format!("{}; its output follows", escape::line(&why)));
             }
             TailState::Waits(_) => {}
@@ -146,27 +152,28 @@ impl Followed {
     }
 }
 
-/// Whether all tasks that have ended are shown.
+/// Whether all ended tasks are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     All,
-    /// Not all of them were looked at.
+    /// Some pages have not been searched yet.
     More,
 }
 
-/// The tasks of a job, as far as they are shown.
+/// The tasks of a job, and which of them the user has seen.
 struct Tasks<'a> {
     client: &'a Client,
     job: JobId,
     json: bool,
     followed: BTreeMap<u32, Followed>,
-    /// Those that are shown to their end; all below `below`.
+    /// Tasks that are shown to their end, beside all below `below`.
     shown: BTreeSet<u32>,
     below: u32,
-    /// Where looking for those that have ended goes on.
+    /// The number of the task at which the search for ended ones continues.
     at: u32,
-    /// How many tasks were done when all were looked at last.
-    looked_at: Option<u32>,
+    /// How many tasks were done when a search last reached the end.
+    done_at_search: Option<u32>,
+    /// Whether the grid kept all of the output shown so far.
     whole: bool,
 }
 
@@ -180,7 +187,7 @@ impl<'a> Tasks<'a> {
             shown: BTreeSet::new(),
             below: 0,
             at: 0,
-            looked_at: None,
+            done_at_search: None,
             whole: true,
         }
     }
@@ -196,7 +203,7 @@ impl<'a> Tasks<'a> {
         }
     }
 
-    /// Follows tasks that run, as many as may be.
+    /// Follows running tasks, up to the limit.
     async fn find_running(&mut self) -> Result<(), Failure> {
         if self.followed.len() >= FOLLOWED_MAX {
             return Ok(());
@@ -217,7 +224,7 @@ impl<'a> Tasks<'a> {
 
     /// Shows tasks that have ended and were not followed, in the order of their numbers.
     async fn show_ended(&mut self, job_ended: bool, done: u32) -> Result<Found, Failure> {
-        if self.looked_at == Some(done) && !job_ended {
+        if self.done_at_search == Some(done) && !job_ended {
             return Ok(Found::All);
         }
         for _ in 0..PAGES_AT_ONCE {
@@ -235,7 +242,7 @@ impl<'a> Tasks<'a> {
                 Some(next) if next > from => self.at = next,
                 _ => {
                     self.at = 0;
-                    self.looked_at = Some(done);
+                    self.done_at_search = Some(done);
                     return Ok(Found::All);
                 }
             }
@@ -256,7 +263,7 @@ impl<'a> Tasks<'a> {
         Ok(())
     }
 
-    /// Looks at each task that is followed; whether one printed something.
+    /// Reads the output of each followed task. Returns whether one printed something.
     async fn step(&mut self) -> Result<bool, Failure> {
         let (mut printed, mut over) = (false, Vec::new());
         for (number, followed) in &mut self.followed {

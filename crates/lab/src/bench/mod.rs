@@ -14,6 +14,7 @@ mod link;
 mod live;
 mod network;
 mod python;
+mod rates;
 mod raw;
 mod recovery;
 mod tasks;

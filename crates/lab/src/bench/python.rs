@@ -2,7 +2,7 @@
 //! one each.
 
 use super::grid::{Grid, Plan, job};
-use super::tasks::{IN_FLIGHT, ROUNDS, per_task};
+use super::rates::{IN_FLIGHT, ROUNDS, Rate, worker_cpu};
 use super::{lines, rounded};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -18,19 +18,11 @@ const SHARE: u32 = 10;
 
 #[derive(Debug, Serialize)]
 struct PythonFigures {
-    runtime: &'static str,
-    count: u32,
-    workers: u16,
-    supervisors: u16,
-    in_memory: bool,
+    #[serde(flatten)]
+    rate: Rate,
     in_flight: u32,
-    tasks_per_s: f64,
     process_tasks_per_s: f64,
     ratio: f64,
-    worker_cpu_us_per_task: f64,
-    seconds: f64,
-    /// Leaders after the first.
-    elections: usize,
 }
 
 /// Measures and prints.
@@ -43,12 +35,12 @@ pub async fn run(output: Output, count: u32, plan: Plan<'_>) -> Result<(), Failu
         lines(&[
             format!(
                 "tasks a second        {:>8.0}   ratio {:.1}",
-                figures.tasks_per_s, figures.ratio
+                figures.rate.tasks_per_s, figures.ratio
             ),
             format!("an interpreter each   {:>8.0}", figures.process_tasks_per_s),
             format!(
                 "worker CPU            {:>8.1} µs a task, its interpreter's start included",
-                figures.worker_cpu_us_per_task
+                figures.rate.worker_cpu_us_per_task
             ),
         ])
     })
@@ -70,27 +62,17 @@ async fn measure(count: u32, plan: Plan<'_>) -> Result<PythonFigures, Failure> {
     let (mut warm, mut cold, mut cpu) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for _ in 0..ROUNDS {
         cold += grid.run(&few).await?.0;
-        let all = || grid.workers.iter().map(|worker| worker.cpu());
-        let before: Duration = all().sum();
+        let before = worker_cpu(&grid);
         warm += grid.run(&many).await?.0;
-        cpu += all().sum::<Duration>() - before;
+        cpu += worker_cpu(&grid) - before;
     }
-    let total = f64::from(many.task_count() * ROUNDS);
-    let executed = f64::from(few.task_count() * ROUNDS);
-    let rate = |tasks: f64, time: Duration| tasks / time.as_secs_f64();
+    let (total, executed) = (many.task_count() * ROUNDS, few.task_count() * ROUNDS);
+    let rate = |tasks: u32, time: Duration| f64::from(tasks) / time.as_secs_f64();
     let (fast, slow) = (rate(total, warm), rate(executed, cold));
     Ok(PythonFigures {
-        runtime: "python",
-        count: many.task_count() * ROUNDS,
-        workers,
-        supervisors: plan.supervisors,
-        in_memory: plan.in_memory,
+        rate: Rate::of(&grid, ("python", &plan), total, warm, cpu)?,
         in_flight: cpus * u32::from(workers),
-        tasks_per_s: rounded(fast),
         process_tasks_per_s: rounded(slow),
         ratio: rounded(fast / slow),
-        worker_cpu_us_per_task: per_task(cpu, total),
-        seconds: rounded(warm.as_secs_f64()),
-        elections: grid.elections()?,
     })
 }

@@ -1,6 +1,7 @@
 //! `hedge-lab bench tasks`: tasks a second.
 
 use super::grid::{Grid, Plan, Process, job};
+use super::rates::{IN_FLIGHT, ROUNDS, Rate, per_task, worker_cpu};
 use super::{lines, raw, rounded};
 use crate::bench::args::BenchRuntime;
 use crate::bench::block_on;
@@ -11,45 +12,26 @@ use serde::Serialize;
 use std::process::Command;
 use std::time::Duration;
 
-/// Attempts at once, in the grid and in the plain loop.
-pub(super) const IN_FLIGHT: u32 = 4;
-/// The ways that are compared take turns, so that whatever else the machine does meets all alike.
-pub(super) const ROUNDS: u32 = 5;
+/// Tasks that wait while the memory of a supervisor is measured.
 const WAITING: u32 = 100_000;
 
 #[derive(Debug, Serialize)]
 struct ProcessFigures {
-    runtime: &'static str,
-    count: u32,
-    workers: u16,
-    supervisors: u16,
-    in_memory: bool,
+    #[serde(flatten)]
+    rate: Rate,
     in_flight: u32,
-    tasks_per_s: f64,
     no_sandbox_tasks_per_s: f64,
     raw_per_s: f64,
     ratio: f64,
     ratio_no_sandbox: f64,
     supervisor_cpu_us_per_task: f64,
-    worker_cpu_us_per_task: f64,
-    seconds: f64,
-    /// Leaders after the first.
-    elections: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct NoopFigures {
-    runtime: &'static str,
-    count: u32,
-    workers: u16,
-    supervisors: u16,
-    in_memory: bool,
-    tasks_per_s: f64,
+    #[serde(flatten)]
+    rate: Rate,
     supervisor_cpu_us_per_task: f64,
-    worker_cpu_us_per_task: f64,
-    seconds: f64,
-    /// Leaders after the first.
-    elections: usize,
     waiting_tasks: u32,
     supervisor_idle_mib: f64,
     supervisor_waiting_mib: f64,
@@ -80,7 +62,7 @@ pub fn run(
                 lines(&[
                     format!(
                         "tasks a second        {:>8.0}   ratio {:.2}",
-                        figures.tasks_per_s, figures.ratio
+                        figures.rate.tasks_per_s, figures.ratio
                     ),
                     format!(
                         "without a sandbox     {:>8.0}   ratio {:.2}",
@@ -93,7 +75,7 @@ pub fn run(
                     ),
                     format!(
                         "worker CPU            {:>8.1} µs a task",
-                        figures.worker_cpu_us_per_task
+                        figures.rate.worker_cpu_us_per_task
                     ),
                 ])
             })?;
@@ -103,9 +85,9 @@ pub fn run(
         BenchRuntime::Noop => {
             let figures = block_on(noop(count, plan))?;
             output.print(&figures, || lines(&[
-                    format!("tasks a second        {:>8.0}", figures.tasks_per_s),
+                    format!("tasks a second        {:>8.0}", figures.rate.tasks_per_s),
                     format!("supervisor CPU        {:>8.1} µs a task", figures.supervisor_cpu_us_per_task),
-                    format!("worker CPU            {:>8.1} µs a task", figures.worker_cpu_us_per_task),
+                    format!("worker CPU            {:>8.1} µs a task", figures.rate.worker_cpu_us_per_task),
                     format!(
                         "supervisor memory     {:>8.1} MiB with {} waiting tasks, {:.1} MiB without",
                         figures.supervisor_waiting_mib, figures.waiting_tasks, figures.supervisor_idle_mib
@@ -135,32 +117,22 @@ async fn process(count: u32, plan: Plan<'_>) -> Result<ProcessFigures, Failure> 
         ours += grid.run(&spec).await?.0;
         unboxed += open.run(&spec).await?.0;
     }
-    let total = f64::from(tasks * ROUNDS);
-    let rate = |time: Duration| rounded(total / time.as_secs_f64());
+    let total = tasks * ROUNDS;
+    let rate = |time: Duration| rounded(f64::from(total) / time.as_secs_f64());
+    let mut ours_rate = Rate::of(&grid, ("process", &plan), total, ours, worker_cpu(&grid))?;
+    ours_rate.elections += open.elections()?;
     Ok(ProcessFigures {
-        runtime: "process",
-        count: tasks * ROUNDS,
-        workers,
-        supervisors: plan.supervisors,
-        in_memory: plan.in_memory,
+        rate: ours_rate,
         in_flight,
-        tasks_per_s: rate(ours),
         no_sandbox_tasks_per_s: rate(unboxed),
         raw_per_s: rate(raw),
         ratio: rounded(raw.as_secs_f64() / ours.as_secs_f64()),
         ratio_no_sandbox: rounded(raw.as_secs_f64() / unboxed.as_secs_f64()),
         supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu(), total),
-        worker_cpu_us_per_task: per_task(
-            grid.workers.iter().map(|worker| worker.cpu()).sum(),
-            total,
-        ),
-        seconds: rounded(ours.as_secs_f64()),
-        elections: grid.elections()? + open.elections()?,
     })
 }
 
 async fn noop(count: u32, plan: Plan<'_>) -> Result<NoopFigures, Failure> {
-    let workers = plan.workers;
     let group = super::grid::noop();
     let alone = Grid::start(Plan { workers: 0, ..plan }).await?;
     let idle = alone.supervisor.resident();
@@ -179,32 +151,15 @@ async fn noop(count: u32, plan: Plan<'_>) -> Result<NoopFigures, Failure> {
     })
     .await?;
     let spec = job(group, count)?;
-    let all = |grid: &Grid| {
-        grid.workers
-            .iter()
-            .map(|worker| worker.cpu())
-            .sum::<Duration>()
-    };
-    let (supervisor, worker) = (grid.supervisor.cpu(), all(&grid));
+    let (supervisor, worker) = (grid.supervisor.cpu(), worker_cpu(&grid));
     let (time, _) = grid.run(&spec).await?;
     let mib = |bytes: u64| rounded(bytes as f64 / f64::from(1 << 20));
+    let used = worker_cpu(&grid) - worker;
     Ok(NoopFigures {
-        runtime: "noop",
-        count,
-        workers,
-        supervisors: plan.supervisors,
-        in_memory: plan.in_memory,
-        tasks_per_s: rounded(f64::from(count) / time.as_secs_f64()),
-        supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu() - supervisor, f64::from(count)),
-        worker_cpu_us_per_task: per_task(all(&grid) - worker, f64::from(count)),
-        seconds: rounded(time.as_secs_f64()),
-        elections: grid.elections()?,
+        rate: Rate::of(&grid, ("noop", &plan), count, time, used)?,
+        supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu() - supervisor, count),
         waiting_tasks: WAITING,
         supervisor_idle_mib: mib(idle),
         supervisor_waiting_mib: mib(waiting),
     })
-}
-
-pub(super) fn per_task(cpu: Duration, tasks: f64) -> f64 {
-    rounded(cpu.as_secs_f64() * 1e6 / tasks)
 }

@@ -49,14 +49,14 @@ impl Resources {
         }
     }
 
-    /// The names of all resources with an amount.
+    /// Returns the names of the resources that every worker has, and of those in `named`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         OWN.into_iter()
             .chain(self.named.iter().map(|(name, _)| &**name))
     }
 
-    /// Returns the part that a task gives back while it waits for a job of its own, and the part that it keeps: its
-    /// GPUs, because it still uses their memory.
+    /// Splits the resources of a task that waits for a job of its own: returns the part that is free for others, and the
+    /// part that the task keeps: its GPUs, because it still uses their memory.
     pub fn while_waiting(&self) -> (Resources, Resources) {
         let named = self.named.iter().cloned();
         let (kept, given) = named.partition(|(name, _)| &**name == GPUS);
@@ -71,7 +71,7 @@ impl Resources {
         (given, kept)
     }
 
-    /// Returns whether `need` fits in.
+    /// Returns whether there is enough of each resource for `need`.
     pub fn covers(&self, need: &Resources) -> bool {
         need.cpus_milli <= self.cpus_milli
             && need.memory <= self.memory
@@ -94,7 +94,7 @@ impl Resources {
         }
     }
 
-    /// Adds `part`, which was subtracted before.
+    /// Adds `part`, which was subtracted before. Named resources that are not in `self` are ignored.
     pub fn give(&mut self, part: &Resources) {
         self.cpus_milli += part.cpus_milli;
         self.memory += part.memory;

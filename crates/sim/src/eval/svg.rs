@@ -1,20 +1,20 @@
-//! A drawing, as the text of an SVG file.
+//! Writes drawings as SVG files, and chooses the numbers along an axis.
 
 use std::fmt::Write;
 
-/// Dark enough for text.
+/// The colour of text.
 pub(crate) const INK: &str = "#1f2328";
-/// Lines that guide the eye.
+/// The colour of grid lines.
 pub(crate) const PALE: &str = "#d0d7de";
 
-/// A drawing that grows.
+/// A drawing to which shapes are added.
 pub(crate) struct Svg {
     body: String,
     width: f64,
     height: f64,
 }
 
-/// Which end of a text is at its point.
+/// The part of a text that lies at its point.
 #[derive(Clone, Copy)]
 pub(crate) enum Anchor {
     Start,
@@ -51,7 +51,7 @@ impl Svg {
         ));
     }
 
-    /// A rectangle; what it stands for shows where the pointer rests on it.
+    /// Adds a rectangle with a tooltip.
     pub fn rect(&mut self, at: (f64, f64), size: (f64, f64), style: &str, title: &str) {
         self.push(format_args!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.2}\" height=\"{:.1}\" {style}><title>{}</title></rect>",
@@ -106,7 +106,7 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// Round numbers from 0 or `from` to at least `to`, about six.
+/// Returns about six round numbers, evenly spaced from `from` to at least `to`.
 pub(crate) fn ticks(from: f64, to: f64) -> Vec<f64> {
     let span = (to - from).max(1e-9);
     let raw = span / 6.0;

@@ -1,5 +1,5 @@
-//! Blobs that were given up a short while ago. Nobody can list, read or serve them; one that is wanted again does not
-//! have to be transferred again.
+//! Recently dropped blobs. They cannot be listed, read or served, but one that is needed again does not have to be
+//! transferred again.
 
 use super::catalog::Held;
 use super::{DataStore, Inner, lock};
@@ -8,17 +8,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a blob can be had back.
+/// A dropped blob is kept for this long.
 const KEPT_FOR: Duration = Duration::from_secs(600);
-/// How often the older ones are removed.
+/// The interval at which older ones are removed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The most dropped blobs. Beyond it the oldest is removed.
 const COUNT_MAX: usize = 50_000;
+/// The most bytes of dropped blobs. Beyond it the oldest is removed.
 const BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
 pub(super) struct Retired {
     blobs: HashMap<Hash, (Held, Instant)>,
-    /// In the order of their retirement; one that was had back meanwhile may still be in it.
+    /// In the order in which they were dropped. Also holds blobs that were restored meanwhile.
     order: VecDeque<(Hash, Instant)>,
     bytes: u64,
 }
@@ -39,7 +41,7 @@ impl Retired {
         Some(held)
     }
 
-    /// The next blob to be removed: one that is too old or too much, or any.
+    /// Removes and returns the next blob to delete: one that is too old or beyond a limit, or the oldest if `any`.
     fn next(&mut self, any: bool) -> Option<Hash> {
         loop {
             let (hash, at) = *self.order.front()?;
@@ -57,7 +59,7 @@ impl Retired {
 }
 
 impl DataStore {
-    /// Holds a blob again that was given up a short while ago; false where it is not there any more.
+    /// Restores a recently dropped blob. Returns false if it is no longer there.
     pub(in super::super) fn revive(&self, hash: Hash) -> bool {
         let mut catalog = self.catalog();
         let Some(held) = lock(&self.0.retired).take(hash) else {
@@ -70,7 +72,7 @@ impl DataStore {
         there
     }
 
-    /// Moves a blob's file away unless the blob is held.
+    /// Moves the file of a dropped blob away, unless the blob is held again.
     pub(super) fn retire(&self, hash: Hash, held: Held) {
         let catalog = self.catalog();
         if catalog.contains_key(&hash) || held.outside.is_some() {
@@ -81,7 +83,7 @@ impl DataStore {
         }
     }
 
-    /// Removes what is too old or too much, or all of it.
+    /// Deletes dropped blobs that are too old or beyond a limit, or all of them.
     pub(super) fn remove_retired(&self, all: bool) {
         loop {
             let _catalog = self.catalog();
@@ -93,7 +95,7 @@ impl DataStore {
     }
 }
 
-/// Removes old blobs as long as the store is used.
+/// Deletes old dropped blobs for as long as the store is used.
 pub(super) async fn remove_old(store: Weak<Inner>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

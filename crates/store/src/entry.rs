@@ -1,4 +1,4 @@
-//! What an entry of the log carries, and the types that the agreement is made of.
+//! The content of log entries, and the types that openraft is instantiated with.
 
 use crate::{GroupMember, NodeId, StoreError};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-/// The agreement's types.
+/// The types of openraft's generic parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Types;
 
@@ -47,20 +47,20 @@ pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::Image>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 
-/// One time of leading, as its proposals know it.
+/// The time in one term for which this member leads. Proposals belong to it.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Under which name.
+    /// Its term.
     pub term: Term,
-    /// Drawn at random, and written with each proposal.
+    /// A random id, which each proposal contains.
     pub id: u64,
-    /// Whether a proposal was refused, so that this time must end.
+    /// Whether a proposal was refused, so that this member must stop leading.
     pub refused: AtomicBool,
 }
 
-/// A place among the open proposals, free again when the agreement has answered in whatever way.
+/// A place among the open proposals. It is free again when openraft has accepted or refused the proposal.
 pub(crate) struct Slot {
-    /// Told where the agreement did not take the proposal.
+    /// Notified if openraft refused the proposal.
     pub lost: Arc<Notify>,
     pub session: Arc<Session>,
     pub _permit: OwnedSemaphorePermit,
@@ -80,23 +80,22 @@ where
     }
 }
 
-/// What is known of a batch of records without reading them.
+/// The head of a batch of records, which can be read without decoding them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     /// The format of the records.
     pub level: u32,
-    /// Who proposed them.
+    /// The member that proposed them.
     pub proposer: NodeId,
-    /// In which of its lives.
+    /// The id of the session in which it proposed them.
     pub session: u64,
-    /// The name of the first.
+    /// The proposal id of the first.
     pub first: u64,
-    /// How many; none in the entry by which a leader learns that it has heard everything.
+    /// How many they are; 0 in the entry by which a new leader learns that it has applied all earlier ones.
     pub count: u32,
 }
 
-/// Records that were proposed together. A reader that has them as values does not decode them, and one that never needs
-/// them as bytes does not encode them.
+/// Records that were proposed together. They are decoded or encoded only when somebody needs the other form.
 #[derive(Clone)]
 pub(crate) struct Batch(Arc<Inner>);
 
@@ -127,7 +126,7 @@ impl Batch {
         &self.0.head
     }
 
-    /// The records as values.
+    /// Returns the records as values.
     pub fn records(&self) -> Result<Arc<[Record]>, StoreError> {
         if let Some(records) = self.0.records.get() {
             return Ok(records.clone());
@@ -137,7 +136,7 @@ impl Batch {
         Ok(self.0.records.get_or_init(|| records).clone())
     }
 
-    /// The records as bytes. The first caller encodes them; others wait for it.
+    /// Returns the records as bytes. The first caller encodes them; others wait for it.
     pub fn bytes(&self) -> Result<Bytes, RecordError> {
         let encode = || {
             let records = self.0.records.get().map_or(&[][..], |records| records);

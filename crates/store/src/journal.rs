@@ -1,4 +1,4 @@
-//! The journal as its node uses it.
+//! The journal's interface for the node.
 
 use crate::entry::{Batch, Head, Session, Types};
 use crate::machine::{EventPublisher, Machine};
@@ -21,16 +21,16 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-/// Why records were not taken.
+/// Why records were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// As many entries as allowed wait to be committed: try again after the next event.
+    /// The most entries wait to be committed. Try again after the next event.
     Full,
     /// This member does not lead: [`JournalEvent::Deposed`] was published or is about to be.
     NotLeading,
 }
 
-/// Records that were not taken, given back.
+/// Refused records, which are returned.
 #[derive(Debug)]
 pub struct NotTaken {
     /// Why.
@@ -39,13 +39,13 @@ pub struct NotTaken {
     pub records: Vec<Record>,
 }
 
-/// How long a change of the group is waited for: some fail-overs.
+/// The time limit for a change of the group: several failovers.
 const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The journal's threads: one for the agreement, one for what reads and sends beside it.
+/// The journal's threads: one for openraft, one for tasks that read and send.
 const THREADS: usize = 2;
 
-/// What the journal's threads ask for, as the transport's do: a heartbeat must not wait for a task's turn.
+/// The niceness of the journal's threads, as of the transport's: heartbeats must not wait for tasks.
 const NICE: i32 = -10;
 
 /// A journal; clones are the same one. It ends with [`Journal::close`].
@@ -68,7 +68,7 @@ struct Inner {
     runtime: Threads,
 }
 
-/// The runtime, which must not be dropped where waiting is forbidden.
+/// The runtime. It must not be dropped in an asynchronous task, because that blocks.
 struct Threads(Option<Runtime>);
 
 impl Drop for Threads {
@@ -79,7 +79,7 @@ impl Drop for Threads {
     }
 }
 
-/// Records on their way to the agreement.
+/// Records that wait to be passed to openraft.
 pub(crate) struct Proposal {
     pub batch: Batch,
     pub term: crate::entry::Term,
@@ -128,22 +128,22 @@ impl Journal {
         Ok((journal, parts.events))
     }
 
-    /// This member's name in the group.
+    /// Returns this member's id in the group.
     pub fn id(&self) -> NodeId {
         self.0.id
     }
 
-    /// The group, as it changes; leadership at once, sizes some milliseconds late.
+    /// Returns the view of the group. Leadership changes in it at once, sizes some milliseconds later.
     pub fn group(&self) -> watch::Receiver<Group> {
         self.0.group.clone()
     }
 
-    /// Whether a group was founded or joined here, now or in an earlier life.
+    /// Returns whether a group was founded or joined here, by this or an earlier process.
     pub fn founded(&self) -> bool {
         !self.0.group.borrow().seats.is_empty()
     }
 
-    /// Makes a new group of this member alone, which then leads.
+    /// Founds a new group of this member alone, which then leads.
     ///
     /// # Errors
     /// It is in a group already, or the file could not be written.
@@ -163,15 +163,15 @@ impl Journal {
         seated.map(drop).map_err(|_| StoreError::Closed)
     }
 
-    /// Answers another member's request, which came over the node's [`Transport`] from `from`, a peer that the
-    /// node knows to be a supervisor of the grid. What cannot be read is answered with an error, nothing else.
+    /// Returns the reply to another member's request, which came over the node's [`Transport`] from `from`, a supervisor of
+    /// the grid. The reply to an invalid request is an error.
     pub async fn answer(&self, from: PeerId, request: Bytes) -> Bytes {
         self.0.server.answer(from, request).await
     }
 
-    /// Another member's process has ended, as the node knows by other means than its gap. If it led, this
-    /// member or another takes its place as soon as the group's agreement allows, which is
-    /// [`Timing::election_max`] after its last heartbeat. Where it lives after all, nothing happens.
+    /// Reports that another member's process has ended, which the node knows without missed heartbeats. If it led, this
+    /// member or another takes over as soon as Raft allows, [`Timing::election_max`] after the leader's last heartbeat. If
+    /// the process still runs, nothing happens.
     pub fn ended(&self, peer: PeerId) {
         if let Ok(handle) = self.0.runtime.handle() {
             let raft = self.0.raft.clone();
@@ -191,8 +191,8 @@ impl Journal {
         self.propose_under(None, first, records)
     }
 
-    /// The same for what was decided in the term of a [`JournalEvent::Lead`]: where this member leads in a later one by now,
-    /// which is still to be heard, nothing is taken.
+    /// The same for records that were decided in the term of a [`JournalEvent::Lead`]. Refuses them if this member leads in
+    /// a later term by now.
     ///
     /// # Errors
     /// As for [`Journal::propose`].
@@ -242,8 +242,8 @@ impl Journal {
         Ok(())
     }
 
-    /// The format in which records proposed here are written from now on; 1 at first. The node sets it to
-    /// what the group has agreed on. More than this build knows is taken as the most it knows.
+    /// Sets the format of records proposed here; it is 1 at first. The node sets it to the group's format. A format that
+    /// this build does not know counts as the newest that it knows.
     pub fn use_format(&self, level: u32) {
         let level = level.clamp(1, self.0.me.format_max.clamp(1, crate::FORMAT_MAX));
         self.0.format.store(level, Ordering::Relaxed);
@@ -290,8 +290,8 @@ impl Journal {
             .await
     }
 
-    /// Takes a member out, voter or not, and tells it. To take out this member itself, hand over leadership
-    /// first and ask the new leader.
+    /// Removes a member, voter or not, and tells it. To remove this member itself, hand over leadership first and ask the
+    /// new leader.
     ///
     /// # Errors
     /// Not the leader, not possible (itself, the last voter), or undecided.
@@ -304,8 +304,8 @@ impl Journal {
         self.remove_by(id, "removing the member", change).await
     }
 
-    /// Gives the vote of `absent` to `by`, a member without a vote that is nearly up to date, and takes `absent` out:
-    /// one change, which a majority of the voters before and of those after it agrees on.
+    /// Gives the vote of `absent` to `by`, a member without a vote that is nearly up to date, and removes `absent`. This is
+    /// one change, which needs a majority of the old and of the new voters.
     ///
     /// # Errors
     /// Not the leader, not possible (itself), or undecided.
@@ -326,7 +326,7 @@ impl Journal {
         })
     }
 
-    /// Makes a change after which a member is in the group no longer, and tells it.
+    /// Makes a change that removes a member, and tells that member.
     async fn remove_by(
         &self,
         id: NodeId,
@@ -355,7 +355,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Hands leadership to a voter. Returns when this member leads no longer.
+    /// Hands leadership over to a voter. Returns when this member no longer leads.
     ///
     /// # Errors
     /// Not the leader, not possible, or the other did not take it in time.
@@ -393,7 +393,7 @@ impl Journal {
         .await
     }
 
-    /// Stops, after what was appended is flushed. Hand over leadership first, where there are others.
+    /// Flushes what was appended and stops. If there are other voters, hand over leadership first.
     pub async fn close(&self) {
         let raft = self.0.raft.clone();
         let writer = self.0.writer.clone();
@@ -474,7 +474,7 @@ fn undecided(what: &'static str) -> StoreError {
     }
 }
 
-/// Steps back behind everything that somebody waits for.
+/// Gives the calling thread low priority, for work that nobody waits for.
 pub(crate) fn lower_priority() {
     // SAFETY: a plain system call without pointers; on Linux it concerns the calling thread alone.
     unsafe {
@@ -482,7 +482,7 @@ pub(crate) fn lower_priority() {
     }
 }
 
-/// Asks for a better place in the system's queue; being refused changes nothing.
+/// Raises the priority of the calling thread, if the system allows it.
 pub(crate) fn raise_priority() {
     // SAFETY: a plain system call without pointers; on Linux it concerns the calling thread alone.
     unsafe {

@@ -1,9 +1,9 @@
-//! The journal: records made durable and, with several supervisors, agreed on.
+//! The journal: makes records durable and, with several supervisors, replicates them by Raft.
 //!
-//! One supervisor is a group of one and takes the same path as three. The agreement is openraft's; the log,
-//! its files and their checksums are here. The state that records lead to belongs to the core, which hears
-//! everything in order over one bounded channel of [`JournalEvent`]: what is committed, when it leads, when a
-//! snapshot of its state is wanted or given. How a message reaches another member is the node's: [`Transport`].
+//! A single supervisor is a group of one and uses the same code as three. openraft implements Raft; the log, its files and
+//! their checksums are here. The state that results from the records belongs to the core. One bounded channel of
+//! [`JournalEvent`] tells the core in order what is committed, when it leads, and when a snapshot of its state is needed or
+//! arrives. The node carries messages to other members: [`Transport`].
 
 mod entry;
 mod error;

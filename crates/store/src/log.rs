@@ -1,4 +1,4 @@
-//! The log as the agreement sees it: recent entries in memory, the others in segments, all changes in order.
+//! The log as openraft sees it: recent entries in memory, the others in segments, all changes in order.
 
 use crate::StoreError;
 use crate::entry::{Entry, LogId, Types, Vote};
@@ -27,7 +27,7 @@ const MESSAGE_BYTES: u64 = 1 << 20;
 /// How many entries are read at a time when many are applied.
 const APPLY_ENTRIES: u64 = 1024;
 
-/// What is known of the log. Changed by the agreement's calls at once, by the writer when it is done.
+/// The known state of the log. Calls of openraft change it at once, the writer when it has written.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub vote: Option<Vote>,
@@ -35,11 +35,11 @@ pub(crate) struct Known {
     pub last: Option<LogId>,
     /// The newest entries, without a gap up to the last.
     pub recent: VecDeque<Entry>,
-    /// The lengths on disk of as many of them, from the front, as are there.
+    /// The lengths on disk of those that are there already, from the front.
     pub sizes: VecDeque<u32>,
     pub recent_bytes: u64,
     pub segments: VecDeque<Segment>,
-    /// Grows when entries are taken back, so that a reader knows that it read in vain.
+    /// Increases when entries are removed from the end, so that a reader knows that it has to read again.
     pub cuts: u64,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Log {
 
 impl Log {
     pub fn lock(&self) -> MutexGuard<'_, Known> {
-        // Nothing that holds the lock panics half-way through a change.
+        // No holder of the lock panics in the middle of a change.
         self.known
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -89,7 +89,7 @@ impl Log {
                 };
                 (plan, recent, known.cuts)
             };
-            // Lengths that are not known yet are found without holding anybody up.
+            // Unknown lengths are found without holding the lock.
             let left = bytes.saturating_sub(plan.bytes);
             let mut entries = limited(recent, left, plan.pieces.is_empty());
             if plan.pieces.is_empty() {
@@ -102,7 +102,7 @@ impl Log {
                     all.append(&mut entries);
                     return Ok(all);
                 }
-                // They were taken back or purged meanwhile: look again.
+                // They were removed or purged meanwhile: plan again.
                 Err(_) if self.lock().cuts != cuts => {}
                 Err(error) => return Err(error),
             }
@@ -114,7 +114,7 @@ fn writer_gone() -> io::Error {
     io::Error::other("the journal's writer has stopped")
 }
 
-/// What has to be read from files.
+/// Which entries have to be read from files.
 struct Plan {
     pieces: Vec<Piece>,
     bytes: u64,
@@ -189,7 +189,7 @@ impl Known {
         self.purged.map_or(0, |id| id.index + 1)
     }
 
-    /// What of a range is in files only.
+    /// Returns which entries of a range are in files only.
     fn plan(&self, start: u64, end: u64, limit: u64) -> Plan {
         let mut plan = Plan {
             pieces: Vec::new(),
@@ -391,7 +391,7 @@ impl RaftLogReader<Types> for Log {
             let until = end.min(next.saturating_add(APPLY_ENTRIES));
             let read = (next < end).then(|| log.read(next, until, u64::MAX));
             std::future::ready(read.and_then(|read| match read {
-                // What is not there ends the stream; the agreement finds that it is short.
+                // A missing entry ends the stream; openraft notices that the stream is short.
                 Ok(entries) if entries.is_empty() => None,
                 Ok(entries) => {
                     let next = next + entries.len() as u64;

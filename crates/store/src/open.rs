@@ -1,4 +1,4 @@
-//! Puts a journal together: files, agreement, and what watches over it.
+//! Opens a journal: its files, Raft, and the tasks that observe Raft.
 
 use crate::entry::{Batch, Head, Session, Term, Types};
 use crate::files::Files;
@@ -25,16 +25,16 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 /// How many entries stay after a snapshot, for members that are a little behind.
 const KEEP_ENTRIES: u64 = 1000;
 
-/// How often sizes are looked at, at most: they are for tables and for deciding on snapshots.
+/// The minimum interval at which sizes are updated. They are for views, and for deciding on snapshots.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How soon the sign of leadership is tried again: an answer of a majority takes about as long.
+/// The delay before the first entry of a leader is proposed again. The replies of a majority take about as long.
 const MARK_EVERY: Duration = Duration::from_millis(2);
 
-/// How many proposals are handed on at a time.
+/// The most proposals that are passed to openraft at once.
 const PROPOSALS_AT_ONCE: usize = 1024;
 
-/// An open journal's parts.
+/// The parts of an open journal.
 pub(crate) struct Parts {
     pub id: NodeId,
     pub raft: Raft<Types, Machine>,
@@ -120,7 +120,7 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
     })
 }
 
-/// Nothing grown yet, and when a snapshot is due.
+/// Returns the growth since the last snapshot, which is none yet.
 fn growth(options: &Options) -> Growth {
     Growth {
         records: AtomicU64::new(0),
@@ -131,7 +131,7 @@ fn growth(options: &Options) -> Growth {
     }
 }
 
-/// Starts the agreement. Where that fails because of the files, it says what was wrong with them.
+/// Starts openraft. If that fails because of the files, returns what is wrong with them.
 async fn agree(
     timing: &Timing,
     network: Network,
@@ -148,7 +148,7 @@ async fn agree(
     })
 }
 
-/// Goes on where a founded journal was: leads at once if it is alone, and waits until its group is known.
+/// Continues a journal that was founded before: leads at once if it is the only voter, and waits until its group is known.
 async fn go_on(raft: &Raft<Types, Machine>, id: NodeId) -> Result<(), StoreError> {
     if !raft
         .is_initialized()
@@ -164,7 +164,7 @@ async fn go_on(raft: &Raft<Types, Machine>, id: NodeId) -> Result<(), StoreError
             .await
             .map_err(|_| StoreError::Closed)?;
     }
-    // The first picture shows the group already.
+    // The first metrics show the group already.
     let mut metrics = raft.metrics();
     while metrics
         .borrow_and_update()
@@ -244,7 +244,7 @@ fn config(timing: &Timing) -> Result<Config, StoreError> {
         election_timeout_max: ms(timing.election_max),
         max_payload_entries: 4096,
         max_in_snapshot_log_to_keep: KEEP_ENTRIES,
-        // Whatever is still in the log is sent as entries; a snapshot goes to those who need older ones.
+        // Entries that are still in the log are sent as entries. Members that need older ones get a snapshot.
         replication_lag_threshold: u64::MAX / 2,
         snapshot_policy: SnapshotPolicy::Never,
         enable_pre_vote: Some(true),
@@ -258,7 +258,7 @@ fn config(timing: &Timing) -> Result<Config, StoreError> {
     })
 }
 
-/// Hands proposals on, in order.
+/// Passes proposals to openraft, in order.
 async fn propose(raft: Raft<Types, Machine>, mut waiting: mpsc::Receiver<Proposal>) {
     let mut some = Vec::with_capacity(PROPOSALS_AT_ONCE);
     while waiting.recv_many(&mut some, PROPOSALS_AT_ONCE).await > 0 {
@@ -292,7 +292,7 @@ impl LogGrowth {
     }
 }
 
-/// Watches the agreement and says what the core needs to hear of it.
+/// Observes openraft and publishes what the core needs to know.
 #[derive(Clone)]
 struct Watcher {
     id: NodeId,
@@ -302,12 +302,12 @@ struct Watcher {
     growth: Arc<Growth>,
     failure: Failure,
     group: watch::Sender<Group>,
-    /// A proposal was refused though this member leads.
+    /// Notified when a proposal was refused although this member leads.
     lost: Arc<Notify>,
 }
 
 impl Watcher {
-    /// Starts all that is watched, each as a task of its own.
+    /// Starts a task for each thing that is observed.
     fn start(self, removed: mpsc::Receiver<u64>) {
         tokio::spawn(self.clone().lead());
         tokio::spawn(self.clone().snapshots());
@@ -315,7 +315,7 @@ impl Watcher {
         tokio::spawn(self.removed(removed));
     }
 
-    /// Follows who leads. When it is this member, proposes the entry whose commit says so.
+    /// Observes who leads. If this member does, proposes the entry whose commit publishes that.
     async fn lead(self) {
         let mut metrics = self.raft.server_metrics();
         loop {
@@ -371,8 +371,8 @@ impl Watcher {
         tokio::spawn(self.clone().mark(Batch::new(head, Arc::new([]))));
     }
 
-    /// Writes the entry by which this member learns that it has heard everything before it led. It is
-    /// refused until the first answers of a majority are there.
+    /// Proposes the entry by which this member learns that it has applied all earlier ones. It is refused until a majority
+    /// has replied for the first time.
     async fn mark(self, batch: Batch) {
         while self.raft.client_write(batch.clone()).await.is_err() {
             let now = self.publisher.lead.lock().await.session.clone();
@@ -393,7 +393,7 @@ impl Watcher {
         }
     }
 
-    /// Keeps the group's picture up to date, and notices the end.
+    /// Keeps the view of the group up to date, and notices when openraft stops.
     async fn sizes(self) {
         let mut metrics = self.raft.metrics();
         let mut panicked = false;
@@ -411,7 +411,7 @@ impl Watcher {
             if growth.snapshot_due(&group.log, self.growth.bytes_max.max(snapshot_bytes)) {
                 self.growth.due.notify_one();
             }
-            // Long entries: what stays for members a little behind is bounded in bytes, too.
+            // If entries are long, those kept for members a little behind are bounded in bytes, too.
             if let Some(upto) = group.log.snapshot
                 && group.log.purged < Some(upto)
                 && group.log.bytes >= self.growth.bytes_max
@@ -434,7 +434,7 @@ impl Watcher {
         }
     }
 
-    /// Ends this member's part when it was told that it is none.
+    /// Stops openraft when this member learns that it was removed from the group.
     async fn removed(self, mut removed: mpsc::Receiver<u64>) {
         while let Some(index) = removed.recv().await {
             let known = self
@@ -456,8 +456,7 @@ impl Watcher {
     }
 }
 
-/// The first thing that went wrong, to be told once. That something did is known for ever: the writer writes nothing
-/// more.
+/// Returns the first failure, only once. After a failure the writer writes nothing more.
 fn taken(failure: &Failure) -> Option<StoreError> {
     let mut failure = failure
         .lock()

@@ -1,4 +1,4 @@
-//! The answering side: what other members ask of this one.
+//! Answers requests of other members.
 
 use crate::entry::{Session, Slot, SnapshotMeta, Types, Vote};
 use crate::machine::Machine;
@@ -15,17 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, mpsc};
 
-/// The most state that is taken from another member. It must fit in memory, several times.
+/// The largest snapshot that is accepted from another member, in bytes. It must fit in memory, several times.
 const STATE_BYTES_MAX: u64 = 16 << 30;
 
-/// How many messages may be put together from parts at a time: only the leader sends such, and leaders change.
+/// The most messages that are assembled from parts at once. Only the leader sends such messages, but leaders change.
 const PARTS_MAX: usize = 3;
 
-/// How often, and how long apart, a removed member is told so. It asks again itself when it campaigns.
+/// How often a removed member is told so, and at which interval. It also learns it when it stands for election.
 const TELL_TIMES: u32 = 5;
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// Answers. Clones share the snapshot that is being received.
+/// Answers requests. Clones share the snapshot that is being received.
 #[derive(Clone)]
 pub(crate) struct Server {
     id: NodeId,
@@ -36,7 +36,7 @@ pub(crate) struct Server {
     removed: mpsc::Sender<u64>,
 }
 
-/// A snapshot that comes in pieces.
+/// A snapshot that is received in pieces.
 struct Receiving {
     vote: Vote,
     meta: SnapshotMeta,
@@ -44,7 +44,7 @@ struct Receiving {
     state: Vec<u8>,
 }
 
-/// A message that comes in parts.
+/// A message that is received in parts.
 struct Parts {
     from: PeerId,
     message: u64,
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// A place among the open proposals.
+    /// Returns a place among the open proposals.
     pub fn slot(&self, permit: OwnedSemaphorePermit, session: Arc<Session>) -> Slot {
         Slot {
             lost: self.lost.clone(),
@@ -99,7 +99,7 @@ impl Server {
         rpc::encode(&reply).unwrap_or_default()
     }
 
-    /// A question for this life of the member, and no earlier one.
+    /// Decodes a request, and refuses one for an earlier incarnation of this member.
     async fn question(&self, bytes: Bytes) -> Result<Request, String> {
         let read = rpc::decode_aside::<(rpc::To, Request)>(bytes).await;
         match read.map_err(|error| error.to_string())? {
@@ -145,7 +145,7 @@ impl Server {
         }
     }
 
-    /// Whether a candidate is no member, by what is committed here.
+    /// Returns the reply for a candidate that is not a member by the entries committed here.
     fn stranger(&self, rpc: &VoteRequest<Types>) -> Option<Reply> {
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
@@ -246,7 +246,7 @@ impl Server {
     }
 }
 
-/// Tells a member that it was taken out, as long as it does not answer.
+/// Tells a member that it was removed, until it replies.
 pub(crate) async fn tell_removed(network: Network, id: NodeId, member: GroupMember, index: u64) {
     for _ in 0..TELL_TIMES {
         let request = Request::Removed { id, index };

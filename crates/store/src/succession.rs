@@ -8,11 +8,11 @@ use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
 use std::time::{Duration, Instant};
 
-/// Between two tries, while the others still count on the leader.
+/// The delay between two tries, while the others still follow the leader.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Wants to lead in the place of `gone`, if that led: as soon as the lead that it was given is over, for then the
-/// others agree, and one after the other, so that no two ask for the same votes.
+/// Stands for election if `gone` led, as soon as its lease has expired, because the others vote only then. The followers
+/// stand one after the other, so that no two compete for the same votes.
 pub(crate) async fn stand_in(raft: Raft<Types, Machine>, id: NodeId, gone: PeerId, timing: Timing) {
     let known = {
         let now = raft.metrics().borrow_watched().clone();
@@ -35,7 +35,7 @@ pub(crate) async fn stand_in(raft: Raft<Types, Machine>, id: NodeId, gone: PeerI
     tokio::time::sleep(lease.saturating_add(turn)).await;
     let start = Instant::now();
     while start.elapsed() < timing.election_max {
-        // Another wants to lead, or does.
+        // Another member stands for election or leads.
         let moved = raft.metrics().borrow_watched().current_term != term;
         if moved || raft.trigger().elect(true).await.is_err() {
             return;

@@ -1,4 +1,4 @@
-//! The one thread that writes the log: whatever waits is written together and flushed once.
+//! The thread that writes the log. It writes all waiting entries together and flushes once.
 
 use crate::StoreError;
 use crate::entry::{Entry, LogId, Types, Vote};
@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
-/// How many commands may wait; the agreement waits behind them, so that a slow disk slows it down.
+/// The most commands that wait. Beyond it openraft waits, so that a slow disk slows it down.
 const WAITING_MAX: usize = 1024;
 
-/// How many bytes are written before a flush, at most about.
+/// About the most bytes that are written before a flush.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What the writer is told to do. It does one thing after the other.
+/// A command to the writer, which carries them out one after the other.
 pub(crate) enum Command {
     Append {
         entries: Vec<Entry>,
@@ -31,13 +31,13 @@ pub(crate) enum Command {
     Stop(oneshot::Sender<io::Result<()>>),
 }
 
-/// Where the writer is told.
+/// The queue of commands to the writer.
 pub(crate) type Writer = mpsc::Sender<Command>;
 
-/// The first thing that went wrong, to be reported.
+/// The first failure, which is reported.
 pub(crate) type Failure = Arc<Mutex<Option<StoreError>>>;
 
-/// Keeps the first failure, and gives an error for those who only need one.
+/// Stores the first failure. Returns an error for callers that need one.
 pub(crate) fn fail(failure: &Failure, error: StoreError) -> io::Error {
     let told = io::Error::other(error.to_string());
     failure
@@ -47,7 +47,7 @@ pub(crate) fn fail(failure: &Failure, error: StoreError) -> io::Error {
     told
 }
 
-/// What the writer works on.
+/// The state of the writer.
 pub(crate) struct Work {
     pub files: Files,
     pub folder: PathBuf,
@@ -128,7 +128,7 @@ impl Work {
                 .into_iter()
                 .for_each(|one| one.io_completed(Ok(()))),
             Err(error) => {
-                // One is enough: the agreement ends with it.
+                // One failure suffices: it stops openraft.
                 let error = fail(&self.failure, error);
                 callbacks.swap_remove(0).io_completed(Err(error));
             }
@@ -209,7 +209,7 @@ impl Work {
             Command::Purge(upto, reply) => (working.and_then(|()| self.purge(upto)), reply),
             Command::Append { .. } | Command::Stop(_) => return,
         };
-        // The agreement may be gone already.
+        // openraft may have stopped already.
         let _ = reply.send(done.map_err(|error| fail(&self.failure, error)));
     }
 
@@ -217,7 +217,7 @@ impl Work {
         folder::write_member(&self.files, &self.folder, self.id, Some(vote))
     }
 
-    /// Takes entries back: later files first, so that what remains has no gap at any time.
+    /// Removes entries from the end. It removes later files first, so that the rest never has a gap.
     fn truncate(&mut self, after: Option<LogId>) -> Result<(), StoreError> {
         let next = after.map_or(0, |id| id.index + 1);
         loop {
@@ -248,7 +248,7 @@ impl Work {
         if let Some(&end) = segment.offsets.get(keep) {
             segment.end = end;
             segment.offsets.truncate(keep);
-            // First the mark, durable, then the cut: never is something missing below the mark.
+            // The mark is durable before the file is cut, so that nothing is ever missing below the mark.
             segment.mark(&self.files, false)?;
             self.files.flush(&segment.file, &segment.path)?;
             let cut = segment.file.set_len(u64::from(end));
@@ -297,7 +297,7 @@ impl Work {
             .map_err(io::Error::other)
     }
 
-    /// After a failure nothing more is written: what the files hold then is known no longer.
+    /// Returns an error after a failure. Nothing more is written then, because the content of the files is unknown.
     fn working(&self) -> Result<(), StoreError> {
         let failure = self.failure.lock();
         match *failure.unwrap_or_else(|poisoned| poisoned.into_inner()) {

@@ -1,7 +1,7 @@
-//! Questions and answers over a [`Link`], in both directions at once, and notes that nobody answers: what
-//! supervisors of one group say to each other.
+//! Requests and replies over a [`Link`], in both directions at once, and messages without a reply (notes). Supervisors of
+//! one group use them.
 //!
-//! Long ones travel in pieces, so that a short one behind a long one does not wait for all of it.
+//! Long messages are sent in pieces, so that a short one does not wait for the end of a long one.
 
 use crate::{CloseReason, Link, LinkReceiver, LinkSender, NetError, encode};
 use bytes::{Bytes, BytesMut};
@@ -14,30 +14,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Longest question or answer, in bytes, and how much of unfinished ones is held for one peer. What journals say goes
-/// in parts that are far shorter.
+/// The longest request or reply in bytes, and the most bytes of incomplete ones of one peer. Messages of journals are sent
+/// in far shorter parts.
 pub const CALL_BYTES_MAX: usize = 128 << 20;
-/// Longest note, in bytes; it travels in one frame.
+/// The longest note in bytes; it is sent in one frame.
 pub const NOTE_BYTES_MAX: usize = 8 << 20;
 
-/// Questions without an answer, each way; a peer that asks beyond them waits, and one that is asked beyond them reads no more.
+/// The most pending requests in each direction. A peer waits before it sends more, and stops reading if it gets more.
 const OPEN_MAX: usize = 64;
-/// Long messages are cut into pieces of this length: 2 ms of a link of 1 Gbit/s.
+/// Long messages are sent in pieces of this length, which takes 2 ms on a link of 1 Gbit/s.
 const PIECE_BYTES: usize = 256 << 10;
-/// How long an answer may take to be handed to the transport: the requester has given up long before.
+/// The time limit for passing a reply to the transport. The requester stops waiting long before.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// One piece of one message.
 #[derive(Serialize, Deserialize)]
 enum Wire {
-    /// A question, by the requester's number; its kind, the length of all of it, and the next piece.
+    /// A piece of a request: the requester's number for it, its kind, its whole length, and the piece.
     Ask(u64, u8, u64, Piece),
-    /// The answer to the question of this number.
+    /// A piece of the reply to the request with this number.
     Answer(u64, u8, u64, Piece),
     Note(Piece),
 }
 
-/// Bytes that are copied whole, not element by element.
+/// Bytes that are encoded as one block, not element by element.
 struct Piece(Bytes);
 
 impl Serialize for Piece {
@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for Piece {
     }
 }
 
-/// Asks the peer at the other end; cheap to clone.
+/// Sends requests and notes to the peer at the other end; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Caller(Arc<Inner>);
 
@@ -85,10 +85,9 @@ impl Caller {
         self.0.sender.peer()
     }
 
-    /// Asks and waits for the answer, at most `within`. The kind tells the other peer how to read it.
+    /// Sends a request and waits for the reply, at most `within`. The kind tells the other peer how to decode it.
     ///
-    /// An error says that no answer came, not that the question was not heard. Dropping the future gives up
-    /// the answer and harms nothing else.
+    /// An error means that no reply came; the peer may have handled the request. Dropping the future only loses the reply.
     pub async fn call(
         &self,
         kind: u8,
@@ -104,7 +103,7 @@ impl Caller {
             let id = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
             let (answer, answered) = oneshot::channel();
             let _waiting = Waits::new(&self.0, id, answer);
-            // A peer must get all pieces of what it began to get, even if the caller stops waiting.
+            // The peer must get all pieces of a message, even if the caller stops waiting.
             let sender = self.0.sender.clone();
             if request.len() <= PIECE_BYTES {
                 let ask = Wire::Ask(id, kind, request.len() as u64, Piece(request));
@@ -124,7 +123,7 @@ impl Caller {
         }
     }
 
-    /// Says something that is not answered, without waiting; a full queue is an error.
+    /// Queues a note without waiting. A full queue is an error.
     pub fn note(&self, note: Bytes) -> Result<(), NetError> {
         if note.len() > NOTE_BYTES_MAX {
             return Err(too_large(note.len(), NOTE_BYTES_MAX));
@@ -145,7 +144,7 @@ impl Caller {
     }
 }
 
-/// Removes the question when nobody waits for its answer any more.
+/// Removes a pending request when nobody waits for its reply any more.
 struct Waits<'a>(&'a Inner, u64);
 
 impl<'a> Waits<'a> {
@@ -167,21 +166,21 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// What the peer at the other end says.
+/// A message of the peer at the other end.
 #[derive(Debug)]
 pub enum Heard {
-    /// A question.
+    /// A request.
     Call(Call),
-    /// Something that wants no answer.
+    /// A message without a reply.
     Note(Bytes),
 }
 
-/// A question that waits for its answer; dropping it leaves the requester without one.
+/// A request that waits for its reply. If it is dropped, the requester gets none.
 #[derive(Debug)]
 pub struct Call {
-    /// How to read it; the requester says.
+    /// How to decode it, as given by the requester.
     pub kind: u8,
-    /// What is asked.
+    /// The request.
     pub request: Bytes,
     id: u64,
     sender: LinkSender,
@@ -189,7 +188,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Answers. Returns once the transport has taken all of it.
+    /// Sends the reply. Returns once the transport has accepted all of it.
     pub async fn answer(self, answer: Bytes) -> Result<(), NetError> {
         if answer.len() > CALL_BYTES_MAX {
             return Err(too_large(answer.len(), CALL_BYTES_MAX));
@@ -202,7 +201,7 @@ impl Call {
     }
 }
 
-/// Hears the peer at the other end; has to be read for answers to arrive.
+/// Receives the messages of the peer at the other end. Replies arrive only while it is read.
 #[derive(Debug)]
 pub struct Hearing {
     receiver: LinkReceiver,
@@ -217,9 +216,9 @@ pub struct Hearing {
 type Partial = HashMap<u64, (usize, BytesMut)>;
 
 impl Hearing {
-    /// What the peer says next. May be dropped and called again without losing anything.
+    /// Waits for the next message. It may be dropped and called again without losing anything.
     ///
-    /// Answers are handed to their requests on the way. A peer that breaks the rules is disconnected.
+    /// Passes replies to the requests that wait for them. Disconnects a peer that violates the protocol.
     pub async fn next(&mut self) -> Result<Heard, NetError> {
         loop {
             if let Some(heard) = self.ready.pop_front() {
@@ -269,7 +268,7 @@ impl Hearing {
     }
 
     fn asked(&mut self, id: u64, kind: u8, request: Bytes) -> Result<(), CloseReason> {
-        // The requester keeps to the same bound, so that one beyond it breaks the rules.
+        // The requester has the same bound, so a request beyond it violates the protocol.
         let place = self.room.clone().try_acquire_owned();
         let place = place.map_err(|_| CloseReason::Malformed)?;
         self.ready.push_back(Heard::Call(Call {
@@ -284,13 +283,13 @@ impl Hearing {
 }
 
 impl Drop for Hearing {
-    /// Nobody hears answers any more.
+    /// Fails all pending requests, because no reply is received any more.
     fn drop(&mut self) {
         self.caller.lock().clear();
     }
 }
 
-/// Questions and answers over this link, each way.
+/// Splits a link into the two ends for requests and replies.
 pub fn calls(link: Link) -> (Caller, Hearing) {
     let caller = Caller(Arc::new(Inner {
         sender: link.sender,
@@ -303,14 +302,14 @@ pub fn calls(link: Link) -> (Caller, Hearing) {
         caller: caller.clone(),
         asked: HashMap::new(),
         answers: HashMap::new(),
-        // Twice as many: those of which the requester gave up the answer may still be worked on.
+        // Twice as many, because requests whose replies the requester no longer waits for may still be handled.
         room: Arc::new(Semaphore::new(2 * OPEN_MAX)),
         ready: std::collections::VecDeque::new(),
     };
     (caller, hearing)
 }
 
-/// Adds a piece; gives the message when it is whole. Nothing is allocated on the word of a length alone.
+/// Adds a piece. Returns the message when it is complete. Allocates nothing for a length that was only announced.
 fn join(
     partial: &mut Partial,
     id: u64,

@@ -1,4 +1,4 @@
-//! The first messages of a control connection: who is there, which version, by what right.
+//! The handshake of a control connection: role, protocol version, and the secret of a ticket.
 
 use crate::{CloseReason, Link, NetError, Role};
 use bytes::{Buf, BytesMut};
@@ -9,20 +9,20 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Longest first message and longest answer to it, in bytes.
+/// The longest first message, and the longest reply to it, in bytes.
 pub const HELLO_BYTES_MAX: usize = 64 << 10;
 /// The protocol version that this release speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
 
-/// How long a dialler may take from its first packet to its whole first message.
+/// The time limit for a dialler from its first packet to the end of its first message.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a dialler waits for the answer, which may need a decision of the application.
+/// How long a dialler waits for the reply, which may need a decision of the application.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// In the answer's place for the protocol version: what follows are peers to dial instead.
+/// Stands in the reply instead of the protocol version: a list of peers to dial instead follows.
 const REDIRECT: u16 = 0;
-/// Peers that one redirect may name.
+/// The most peers that one redirect may name.
 const REDIRECT_MAX: usize = 32;
-/// Room for the unread data of one accepted peer.
+/// The receive window of an accepted peer, in bytes.
 const MEMBER_RECEIVE_WINDOW: u32 = 4 << 20;
 
 /// The protocol versions that one side speaks.
@@ -51,14 +51,14 @@ impl VersionRange {
     }
 }
 
-/// What a dialler says first.
+/// The first message of a dialler.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// What it wants to be.
+    /// The role that it asks for.
     pub role: Role,
-    /// The secret of its ticket; none where it is a member already.
+    /// The secret of its ticket; none if it is a member already.
     pub proof: Option<[u8; 16]>,
-    /// What the application adds, at most about [`HELLO_BYTES_MAX`] bytes.
+    /// Data of the application, at most about [`HELLO_BYTES_MAX`] bytes.
     pub payload: Vec<u8>,
 }
 
@@ -77,9 +77,9 @@ impl fmt::Debug for Hello {
 pub struct Incoming {
     /// The peer, proven by its key.
     pub peer: PeerId,
-    /// What it said.
+    /// Its first message.
     pub hello: Hello,
-    /// Where it dialled from.
+    /// The addresses that it dialled from.
     pub addrs: Vec<SocketAddr>,
     version: u16,
     pending: Option<Pending>,
@@ -99,7 +99,7 @@ impl Incoming {
         self.version
     }
 
-    /// Lets the peer in. `welcome` is the application's answer, at most about [`HELLO_BYTES_MAX`] bytes.
+    /// Accepts the peer. `welcome` is the application's reply, at most about [`HELLO_BYTES_MAX`] bytes.
     pub async fn accept(mut self, welcome: &[u8]) -> Result<Link, NetError> {
         let Some(pending) = self.pending.take() else {
             return Err(NetError::Closed(CloseReason::Lost));
@@ -117,8 +117,7 @@ impl Incoming {
         Ok(Link::new(self.peer, connection, send, recv, left_over))
     }
 
-    /// Sends the peer to `others`. Returns once it has read that and closed the connection, or after
-    /// 3 s.
+    /// Tells the peer to dial `others` instead. Returns once it has read that and closed the connection, or after 3 s.
     pub async fn redirect(mut self, others: &[PeerAddr]) {
         let Some(pending) = self.pending.take() else {
             return;
@@ -137,7 +136,7 @@ impl Incoming {
         CloseReason::NotLeader.close(&connection);
     }
 
-    /// Sends the peer away and tells it why.
+    /// Refuses the peer and tells it why.
     pub fn refuse(mut self, reason: CloseReason) {
         if let Some(pending) = self.pending.take() {
             reason.close(&pending.connection);
@@ -153,7 +152,7 @@ impl Drop for Incoming {
     }
 }
 
-/// The dialler's side.
+/// Carries out the dialler's side.
 pub(crate) async fn say_hello(
     peer: PeerId,
     connection: Connection,
@@ -199,7 +198,7 @@ pub(crate) async fn say_hello(
     ))
 }
 
-/// The accepting side up to the application's decision; on an error the connection is closed already.
+/// Carries out the accepting side up to the application's decision. On an error the connection is closed already.
 pub(crate) async fn hear_hello(
     connection: Connection,
     versions: VersionRange,
@@ -222,7 +221,7 @@ pub(crate) async fn hear_hello(
         min: u16::from_le_bytes([range[0], range[1]]),
         max: u16::from_le_bytes([range[2], range[3]]),
     };
-    // The versions come first and raw, so that a later release can change everything behind them.
+    // The versions come first and unencoded, so that a later release can change everything behind them.
     let Some(version) = versions.common(theirs) else {
         return Err(refuse(CloseReason::WrongVersion));
     };

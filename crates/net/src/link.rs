@@ -12,14 +12,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Frames that wait for one peer: enough for a burst, few enough that a peer that stopped reading is
-/// noticed.
+/// The most frames queued for one peer: enough for a burst, and few enough that a peer that stopped reading is noticed.
 const QUEUE_FRAMES_MAX: usize = 4096;
-/// Bytes that wait for one peer: two of the longest frames.
+/// The most bytes queued for one peer: two of the longest frames.
 const QUEUE_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 2 * HEADER_BYTES;
-/// Frames handed to the transport in one go.
+/// The most frames passed to the transport at once.
 const WRITE_FRAMES_MAX: usize = 64;
-/// Bytes taken from the transport in one go; also what a frame's claimed length may allocate ahead.
+/// The most bytes read from the transport at once. Also the most that is allocated for an announced length.
 const READ_BYTES: usize = 256 << 10;
 
 /// An open control connection, to be split into its halves.
@@ -107,7 +106,7 @@ impl LinkSender {
         Ok(())
     }
 
-    /// Queues a frame made by [`crate::encode`] and waits for room where there is none.
+    /// Queues a frame made by [`crate::encode`]. Waits while the queue is full.
     pub async fn send(&self, frame: Bytes) -> Result<(), NetError> {
         let permit = self.room.acquire_many(frame.len() as u32).await;
         let permit = permit.map_err(|_| self.shared.closed_error())?;
@@ -163,8 +162,8 @@ impl LinkSender {
         self.shared.reason()
     }
 
-    /// Whether the connection has ended without anybody's ending it: nothing was heard for the idle timeout, or
-    /// the other side had not and lost it. The process there may well live, and connect again.
+    /// Returns whether the connection ended by the idle timeout of either side. The process there may still run, and connect
+    /// again.
     pub fn fell_silent(&self) -> bool {
         let ended = self.shared.connection.close_reason();
         let lost = ended.is_some_and(|error| CloseReason::of(&error) == CloseReason::Lost);
@@ -185,7 +184,7 @@ impl LinkSender {
             .map(|path| path.rtt())
     }
 
-    /// Whether what is sent goes through a relay, for want of a direct way.
+    /// Returns whether the connection uses a relay, because there is no direct path.
     pub fn is_relayed(&self) -> bool {
         is_relayed(&self.shared.connection)
     }
@@ -224,8 +223,8 @@ pub struct LinkReceiver {
 impl LinkReceiver {
     /// The next batch of messages. May be dropped and called again without losing any.
     ///
-    /// A frame over [`FRAME_BYTES_MAX`] or one that does not decode ends the connection with the reason
-    /// that fits; nothing is allocated on the word of a header alone.
+    /// A frame over [`FRAME_BYTES_MAX`] or one that does not decode ends the connection with the matching reason. Allocates
+    /// nothing for a length that was only announced.
     pub async fn recv<T: DeserializeOwned>(&mut self) -> Result<Vec<T>, NetError> {
         loop {
             if let Some(body) = self.take_frame()? {

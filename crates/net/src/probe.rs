@@ -1,6 +1,5 @@
-//! Measuring a link: both sides send over a TCP connection of its own as fast as it carries, for less than a second,
-//! and each counts what arrives. The kernel's own transport, so that what is measured is the link and not how fast
-//! this machine encrypts.
+//! Measures a link: both sides send over a separate TCP connection as fast as possible, for less than a second, and count
+//! what arrives. TCP without encryption measures the link, not how fast the machines encrypt.
 
 use crate::tripwire;
 use crate::{NetError, Nonce};
@@ -10,35 +9,35 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// How long both sides send at most.
+/// The longest time for which both sides send.
 const FOR: Duration = Duration::from_millis(800);
-/// And at least, however long it took to begin.
+/// The shortest time for which they send, however long the start took.
 const FOR_MIN: Duration = Duration::from_millis(300);
-/// How long the other may take to begin, and for each round trip.
+/// The time limit for the other side to begin, and for each round trip.
 const BEGINS_WITHIN: Duration = Duration::from_millis(500);
-/// Most bytes that are ever sent each way.
+/// The most bytes sent in each direction.
 const BYTES_MAX: u64 = 256 << 20;
-/// Round trips timed before anything else is on the way; the quickest counts.
+/// Round trips that are timed before other data is sent. The shortest counts.
 const PINGS: u8 = 2;
 const CHUNK_BYTES: usize = 64 << 10;
-/// Between two looks at what has arrived.
+/// The interval at which arrived bytes are counted.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// The same while little time has passed: a part of that.
+/// At the beginning the interval is shorter: the time so far divided by this.
 const LOOK_SHARE: u32 = 64;
-/// What is remembered of the way to the end: more looks than there are.
+/// The most counts that are stored: more than a measurement makes.
 const LOOKS_MAX: usize = 4_096;
 
 /// A connection over which a link is measured.
 #[derive(Debug)]
 pub struct Probe(TcpStream);
 
-/// What was found out about a link, by one side.
+/// What one side measured of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probed {
-    /// Bytes a second that arrived, once whatever the link lets pass at once had passed: the rate over the second
-    /// half of what came.
+    /// Bytes per second that arrived in the second half of the measurement, after the burst that a link may let pass at
+    /// first.
     pub arrived: u64,
-    /// The quickest of a few round trips; on the side that asked for them.
+    /// The shortest of a few round trips; none on the side that did not time them.
     pub round_trip: Option<Duration>,
 }
 
@@ -61,9 +60,8 @@ impl Probe {
         Probe::new(tripwire::connect(ips, port, nonce).await?)
     }
 
-    /// Measures: sends up to `bytes`, of them `window` at once (0 leaves that to the system), and counts what
-    /// arrives. Blocks for a second at most, so it wants a thread where that is allowed. The side that `asks` times the round trip first.
-    /// It lasts less where `within` is less.
+    /// Measures: sends up to `bytes`, at most `window` of them in flight (0 leaves that to the system), and counts what
+    /// arrives. Blocks for at most a second, or `within` if that is shorter. The side that `asks` times the round trip first.
     ///
     /// # Errors
     /// The connection ends before anything came.
@@ -109,10 +107,10 @@ impl Probe {
         })
     }
 
-    /// Sends and receives at the same time until time is over, or both have all.
+    /// Sends and receives at the same time until the time is over or both sides have everything.
     fn pump(&mut self, bytes: u64, limit: Duration) -> io::Result<u64> {
         self.0.set_nonblocking(true)?;
-        // What is not sent when time is over need not be.
+        // What is not sent in time is dropped.
         _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
         let (since, mut sent, mut received) = (Instant::now(), 0, 0);
         let mut buffer = vec![0x5a; CHUNK_BYTES];
@@ -138,7 +136,7 @@ impl Probe {
             let read = match none_yet(self.0.read(&mut buffer)) {
                 Ok(Some(0)) => break,
                 Ok(read) => read.unwrap_or(0),
-                // The other has seen enough.
+                // The other side has finished.
                 Err(_) if received > 0 => break,
                 Err(error) => return Err(error),
             };
@@ -154,17 +152,17 @@ impl Probe {
     }
 }
 
-/// What has arrived by when: segments, of which the kernel counts those too that overtook a lost one.
+/// How much had arrived at which time, in segments. The kernel also counts segments that overtook a lost one.
 #[derive(Debug, Default)]
 struct Arrivals {
     looked: Duration,
     all: Vec<(Duration, u32)>,
-    /// The most bytes for each segment that were seen in order.
+    /// The largest ratio of bytes in order to segments.
     segment: f64,
 }
 
 impl Arrivals {
-    /// Takes a look where it is time for one: less often the longer it lasts.
+    /// Counts what has arrived if that is due; the interval grows with the time.
     fn look(&mut self, now: Duration, stream: &TcpStream) {
         let every = LOOK_EVERY.min(now / LOOK_SHARE);
         if now.saturating_sub(self.looked) < every || self.all.len() >= LOOKS_MAX {
@@ -178,13 +176,13 @@ impl Arrivals {
         self.all.push((now, segments));
     }
 
-    /// Bytes a second in the second half of the time from the first arrival on: by then a link has used up what it
-    /// lets pass at once, and the sender has found its rate.
+    /// Returns the bytes per second in the second half of the time since the first arrival. By then the link's initial burst
+    /// is over, and the sender has found its rate.
     fn steady(&self, end: Duration, limit: Duration) -> u64 {
         let (Some((begun, _)), Some((_, all))) = (self.all.first(), self.all.last()) else {
             return 0;
         };
-        // Where all came, nothing was to come after the last.
+        // If everything arrived, the time after the last arrival does not count.
         let last = self.all.iter().find(|(_, segments)| segments == all);
         let end = match last {
             Some((last, _)) if end < limit * 9 / 10 => *last,
@@ -211,7 +209,7 @@ fn none_yet(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Waits until there is something to do, for a moment at most.
+/// Waits until the socket can be read or written, for a moment at most.
 fn wait(stream: &TcpStream, to_send: bool) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut flags = PollFlags::IN;
@@ -223,7 +221,7 @@ fn wait(stream: &TcpStream, to_send: bool) {
     _ = poll(&mut [PollFd::new(stream, flags)], Some(&limit));
 }
 
-/// Bytes that the other side has not acknowledged yet.
+/// Returns the bytes that the other side has not acknowledged yet.
 fn unacknowledged(stream: &TcpStream) -> i32 {
     let mut left = 0;
     // SAFETY: the number is valid for the call; refused, it stays 0.
@@ -231,7 +229,7 @@ fn unacknowledged(stream: &TcpStream) -> i32 {
     left
 }
 
-/// Segments of data that have arrived, and bytes of them that came in order.
+/// Returns the number of data segments that have arrived, and the bytes that arrived in order.
 fn arrived(stream: &TcpStream) -> Option<(u32, u64)> {
     // SAFETY: all zeroes is a valid value; it and its length are valid for the call, which writes no more.
     unsafe {

@@ -126,7 +126,7 @@ impl PendingFindings {
 mod tests {
     use super::*;
     use hedge_core::monitor::{Liveness, Progress};
-    use hedge_model::{JobId, TaskId};
+    use hedge_model::{Epoch, JobId, TaskId};
     use std::time::Duration;
 
     fn worker(number: u8) -> PeerId {
@@ -148,7 +148,7 @@ mod tests {
         AttemptId {
             task: TaskId { job, number },
             generation: 0,
-            epoch: 1,
+            epoch: Epoch(1),
             number: 1,
         }
     }

@@ -39,8 +39,8 @@ pub(super) struct TicketFiles {
 }
 
 impl TicketFiles {
-    /// Returns none if the supervisor leaves no tickets. Writes nothing yet.
-    pub fn wanted(
+    /// Returns none if the configuration asks for no ticket files. Writes nothing yet.
+    pub fn if_enabled(
         config: &SupervisorConfig,
         supervisor: &Supervisor,
         links: &PeerLinks,

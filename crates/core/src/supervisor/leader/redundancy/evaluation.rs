@@ -436,7 +436,7 @@ impl Seen<'_> {
                     reports: reports(attempt),
                 })
                 .collect();
-let spec = &job.spec.groups()[group];
+            let spec = &job.spec.groups()[group];
             let expected = self.learned.expect(spec);
             let avoid = known.avoid().iter().map(|ix| self.place(*ix)).collect();
             // An attempt stopped by its worker's owner waits, but a copy would not.

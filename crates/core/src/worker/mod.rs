@@ -3,10 +3,12 @@
 //! A worker obeys only the highest epoch that it has seen, so that a leader that was frozen has no effect when it
 //! resumes. It repeats every report on each new connection until the supervisor confirms that the report is settled.
 
+mod benchmark;
 mod checkpoints;
 mod content;
 pub mod owner;
 
+use benchmark::Benchmark;
 use checkpoints::{Leaving, Saved};
 use content::Content;
 use hedge_model::capacity::BenchScores;
@@ -126,16 +128,6 @@ impl InHand {
     }
 }
 
-/// The benchmark kernels. Work or a returning owner stops them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Benchmark {
-    #[default]
-    Idle,
-    /// They start once nothing else runs.
-    Requested,
-    Running,
-}
-
 /// The state of a worker: its attempts in hand, its free resources, and its response to the owner.
 #[derive(Debug)]
 pub struct Worker {
@@ -232,24 +224,6 @@ impl Worker {
         self.update_benchmark(out);
         if working {
             self.start_queued(now, out);
-        }
-    }
-
-    /// Starts requested kernels once nothing runs. Neither work nor an owner waits for kernels that run: the supervisor
-    /// requests them again.
-    fn update_benchmark(&mut self, out: &mut Vec<Action>) {
-        let working = self.owner.response() == OwnerResponse::Work;
-        let unoccupied = working && self.queue.is_empty();
-        match self.benchmark {
-            Benchmark::Requested if unoccupied && self.busy() == 0 => {
-                self.benchmark = Benchmark::Running;
-                out.push(Action::Benchmark);
-            }
-            Benchmark::Running if !unoccupied => {
-                self.benchmark = Benchmark::Idle;
-                out.push(Action::EndBenchmark);
-            }
-            Benchmark::Idle | Benchmark::Requested | Benchmark::Running => {}
         }
     }
 

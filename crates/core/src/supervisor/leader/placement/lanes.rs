@@ -28,8 +28,7 @@ impl Leader {
         let with_cpus = with_cpus.into_iter().flatten();
         idle.chain(with_cpus).filter(move |ix| {
             let worker = &self.pool[*ix];
-            worker.load().free().covers(&shape.resources)
-                && shape.fits(worker.info())
+            worker.load().free().covers(&shape.resources) && shape.fits(worker.info())
         })
     }
 

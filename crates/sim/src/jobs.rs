@@ -138,23 +138,7 @@ fn random_group(
     at: usize,
     salt: u64,
 ) -> Group {
-    let array = dice.permille(500).then(|| {
-        let from = dice.below(5) as u32;
-        let same = before.last().filter(|_| dice.permille(500));
-        let count = dice.between(1, shape.array_max) as u32;
-        (from, from + same.map_or(count, Group::count))
-    });
-    let axes = array
-        .filter(|_| dice.permille(200))
-        .map(|(from, to)| Axis::Range {
-            name: "seed".into(),
-            from,
-            to,
-        });
-    let array = match &axes {
-        Some(axis) => Some((0, axis.len() as u32)),
-        None => array,
-    };
+    let (array, axes) = random_array(dice, shape, before);
     let size = array.map_or(1, |(from, to)| to - from);
     let (inputs, deps, deps_each) = random_inputs(dice, before, files, size, salt);
     let program = random_program(dice);
@@ -207,6 +191,31 @@ fn random_group(
             Arc::new(rule)
         }),
         ..Group::program(&format!("g{at}"), &[])
+    }
+}
+
+/// A group's array and its parameters. Half of the arrays are as long as the group before.
+fn random_array(
+    dice: &mut Dice,
+    shape: JobShape,
+    before: &[Group],
+) -> (Option<(u32, u32)>, Option<Axis>) {
+    let array = dice.permille(500).then(|| {
+        let from = dice.below(5) as u32;
+        let same = before.last().filter(|_| dice.permille(500));
+        let count = dice.between(1, shape.array_max) as u32;
+        (from, from + same.map_or(count, Group::count))
+    });
+    let axes = array
+        .filter(|_| dice.permille(200))
+        .map(|(from, to)| Axis::Range {
+            name: "seed".into(),
+            from,
+            to,
+        });
+    match axes {
+        Some(axis) => (Some((0, axis.len() as u32)), Some(axis)),
+        None => (array, None),
     }
 }
 

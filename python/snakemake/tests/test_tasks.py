@@ -26,7 +26,7 @@ def test_what_only_the_worker_knows_is_no_limit() -> None:
 
 
 def test_the_working_directory_of_this_machine_is_left_out() -> None:
-    arguments = ["--snakefile", "Snakefile", "--directory", "/home/me", "--cores", "1"]
+    arguments = ["--snakefile", "Snakefile", "--directory", "/srv/work", "--cores", "1"]
     assert without_directory(arguments) == ["--snakefile", "Snakefile", "--cores", "1", "--directory", "."]
 
 

@@ -395,18 +395,21 @@ async fn run(
         Ok(outputs) => Outcome::Done(outputs),
         Err(ending) => Outcome::Ended(ending),
     };
-    let usage = Usage {
-        running: exit.usage.elapsed + exit.usage.paused,
-        paused: exit.usage.paused,
-        cpu: exit.usage.cpu,
-        memory_peak: exit.usage.memory_peak,
-        ..Usage::default()
-    };
     Report {
         attempt: id,
         outcome,
-        usage,
+        usage: reported(&exit.usage),
         log,
+    }
+}
+
+fn reported(used: &hedge_exec::Usage) -> Usage {
+    Usage {
+        running: used.elapsed + used.paused,
+        paused: used.paused,
+        cpu: used.cpu,
+        memory_peak: used.memory_peak,
+        ..Usage::default()
     }
 }
 

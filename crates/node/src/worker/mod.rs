@@ -170,10 +170,7 @@ pub async fn run(
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
     let runner = setup::start_runner(&config).await?;
-    let store = DataStore::open(&config.dir.join("content")).await?;
-    if let Some(peers) = &config.neighbours {
-        store.join_neighbours(peers)?;
-    }
+    let store = setup::open_store(&config).await?;
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());

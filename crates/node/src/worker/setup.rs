@@ -6,7 +6,7 @@ use crate::NodeError;
 use crate::folders::make_private;
 use crate::known::Known;
 use hedge_exec::{Runner, ScratchPool, SpawnerConfig};
-use hedge_net::{NetConfig, SecretKey};
+use hedge_net::{DataStore, NetConfig, SecretKey};
 use tokio::sync::mpsc;
 
 /// Serves screensavers with what runs here, if the machine has an owner.
@@ -26,6 +26,14 @@ pub(super) fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetC
     port.ticket = Some(config.ticket.secret_hash());
     port.mdns = config.mdns;
     port
+}
+
+pub(super) async fn open_store(config: &WorkerConfig) -> Result<DataStore, NodeError> {
+    let store = DataStore::open(&config.dir.join("content")).await?;
+    if let Some(peers) = &config.neighbours {
+        store.join_neighbours(peers)?;
+    }
+    Ok(store)
 }
 
 pub(super) fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {

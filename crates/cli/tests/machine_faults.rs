@@ -60,65 +60,65 @@ fn a_disk_limit_is_named_whether_one_file_or_many_pass_it() {
     }
 }
 
+/// Names of tasks, their scripts, further keys, and what is told of their end.
+const CAUSES: [(&str, &str, &str, &str); 8] = [
+    (
+        "exits",
+        "echo no licence >&2; exit 7",
+        "",
+        "it ended with exit code 7; it said: no licence",
+    ),
+    (
+        "signalled",
+        "kill -SEGV $$",
+        "",
+        "it was ended by signal 11 (SIGSEGV)",
+    ),
+    (
+        "late",
+        "sleep 60",
+        "time_limit = \"200ms\"",
+        "it ran longer than its time limit of 200ms",
+    ),
+    (
+        "hungry",
+        "exec python3 -c 'x = bytes(90 << 20) + b\"1\"; import time; time.sleep(60)'",
+        "resources = { memory = \"40 MiB\" }",
+        "memory limit of 40 MiB exceeded: it used ",
+    ),
+    (
+        "wordy",
+        "exec head -c 30000000 /dev/zero > big",
+        "resources = { disk = \"10 MiB\" }",
+        "disk limit of 10 MiB exceeded: it used ",
+    ),
+    // Files that have no name any more count while they are open.
+    (
+        "nameless",
+        "for i in 3 4 5 6; do eval \"exec $i> x\"; head -c 4000000 /dev/zero >&$i; rm x; done; sleep 60",
+        "resources = { disk = \"10 MiB\" }",
+        "disk limit of 10 MiB exceeded: it used ",
+    ),
+    (
+        "silent",
+        "true",
+        "outputs = [\"out\"]",
+        "without making its output \"out\"",
+    ),
+    (
+        "odd",
+        "mkfifo out",
+        "outputs = [\"out\"]",
+        "its output \"out\" is a named pipe",
+    ),
+];
+
 #[test]
 fn each_cause_of_a_failure_is_told_by_its_name_and_with_what_was_used() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);
-    let memory = "exec python3 -c 'x = bytes(90 << 20) + b\"1\"; import time; time.sleep(60)'";
-    let nameless = "for i in 3 4 5 6; do eval \"exec $i> x\"; head -c 4000000 /dev/zero >&$i; rm x; done; sleep 60";
-    let causes = [
-        (
-            "exits",
-            "echo no licence >&2; exit 7",
-            "",
-            "it ended with exit code 7; it said: no licence",
-        ),
-        (
-            "signalled",
-            "kill -SEGV $$",
-            "",
-            "it was ended by signal 11 (SIGSEGV)",
-        ),
-        (
-            "late",
-            "sleep 60",
-            "time_limit = \"200ms\"",
-            "it ran longer than its time limit of 200ms",
-        ),
-        (
-            "hungry",
-            memory,
-            "resources = { memory = \"40 MiB\" }",
-            "memory limit of 40 MiB exceeded: it used ",
-        ),
-        (
-            "wordy",
-            "exec head -c 30000000 /dev/zero > big",
-            "resources = { disk = \"10 MiB\" }",
-            "disk limit of 10 MiB exceeded: it used ",
-        ),
-        // Files that have no name any more count while they are open.
-        (
-            "nameless",
-            nameless,
-            "resources = { disk = \"10 MiB\" }",
-            "disk limit of 10 MiB exceeded: it used ",
-        ),
-        (
-            "silent",
-            "true",
-            "outputs = [\"out\"]",
-            "without making its output \"out\"",
-        ),
-        (
-            "odd",
-            "mkfifo out",
-            "outputs = [\"out\"]",
-            "its output \"out\" is a named pipe",
-        ),
-    ];
     let tasks =
-        causes.map(|(id, script, more, _)| task(id, script, &format!("retries = 0\n{more}")));
+        CAUSES.map(|(id, script, more, _)| task(id, script, &format!("retries = 0\n{more}")));
     let absent = "[[task]]\nid = \"absent\"\ncommand = [\"no-such-program\"]\nretries = 0\n";
     let output = submit_and_wait(&grid.place, &(tasks.concat() + absent));
     let view = json(&output);
@@ -126,7 +126,7 @@ fn each_cause_of_a_failure_is_told_by_its_name_and_with_what_was_used() {
     assert_eq!(view["attempts"]["failed"], 9, "each began once: {view}");
     let job = view["job"].to_string();
     let why = |id: &str| grid.place.ask(&["explain", &job, id])["tasks"][0]["why"].to_string();
-    for (id, _, _, what) in causes {
+    for (id, _, _, what) in CAUSES {
         let (told, what) = (why(id), format!("{what:?}"));
         assert!(told.contains(what.trim_matches('"')), "{id}: {told}");
     }

@@ -205,77 +205,78 @@ mod tests {
         assert!(ended.groups()[0].once, "views of an ended job need it");
     }
 
+    type Case = (fn(&mut Group), &'static str, Option<usize>);
+    const WRONG: [Case; 10] = [
+        (
+            |group| group.shares = vec!["a b".into()].into(),
+            "shares",
+            Some(0),
+        ),
+        (
+            |group| group.shares = vec!["a".into(), "".into()].into(),
+            "shares",
+            Some(1),
+        ),
+        (
+            |group| group.shares = vec!["a".into(), "a".into()].into(),
+            "shares",
+            Some(1),
+        ),
+        (
+            |group| group.shares = (0..17).map(|at| format!("s{at}").into()).collect(),
+            "shares",
+            None,
+        ),
+        (
+            |group| {
+                group.runtime = Runtime::Noop;
+                group.network = Some(Network::None);
+            },
+            "network",
+            None,
+        ),
+        (
+            |group| {
+                group.once = true;
+                group.copied = Some(true);
+            },
+            "redundancy",
+            None,
+        ),
+        (
+            |group| group.retry_memory = vec![1000].into(),
+            "retry_memory",
+            None,
+        ),
+        (
+            |group| {
+                group.resources.memory = 1;
+                group.retry_memory = vec![2000, 1000].into();
+            },
+            "retry_memory",
+            Some(1),
+        ),
+        (
+            |group| {
+                group.resources.memory = 1;
+                group.retry_memory = vec![0].into();
+            },
+            "retry_memory",
+            Some(0),
+        ),
+        (
+            |group| {
+                group.resources.memory = 1;
+                group.retry_memory = vec![1000; 17].into();
+            },
+            "retry_memory",
+            None,
+        ),
+    ];
+
     #[test]
     fn what_cannot_be_asked_for_is_refused_with_its_place() {
-        type Case = (fn(&mut Group), &'static str, Option<usize>);
-        let wrong: [Case; 10] = [
-            (
-                |group| group.shares = vec!["a b".into()].into(),
-                "shares",
-                Some(0),
-            ),
-            (
-                |group| group.shares = vec!["a".into(), "".into()].into(),
-                "shares",
-                Some(1),
-            ),
-            (
-                |group| group.shares = vec!["a".into(), "a".into()].into(),
-                "shares",
-                Some(1),
-            ),
-            (
-                |group| group.shares = (0..17).map(|at| format!("s{at}").into()).collect(),
-                "shares",
-                None,
-            ),
-            (
-                |group| {
-                    group.runtime = Runtime::Noop;
-                    group.network = Some(Network::None);
-                },
-                "network",
-                None,
-            ),
-            (
-                |group| {
-                    group.once = true;
-                    group.copied = Some(true);
-                },
-                "redundancy",
-                None,
-            ),
-            (
-                |group| group.retry_memory = vec![1000].into(),
-                "retry_memory",
-                None,
-            ),
-            (
-                |group| {
-                    group.resources.memory = 1;
-                    group.retry_memory = vec![2000, 1000].into();
-                },
-                "retry_memory",
-                Some(1),
-            ),
-            (
-                |group| {
-                    group.resources.memory = 1;
-                    group.retry_memory = vec![0].into();
-                },
-                "retry_memory",
-                Some(0),
-            ),
-            (
-                |group| {
-                    group.resources.memory = 1;
-                    group.retry_memory = vec![1000; 17].into();
-                },
-                "retry_memory",
-                None,
-            ),
-        ];
-        for (change, key, item) in wrong {
+        for (change, key, item) in WRONG {
             let mut group = group();
             change(&mut group);
             let place = job(group).unwrap_err().place;

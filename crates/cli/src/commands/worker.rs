@@ -60,11 +60,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
             interrupts.ignore_terminal();
             end_with_stdin();
         }
-        let mut offers = config.resources.to_string();
-        for (name, folder) in &config.shares {
-            let mode = if folder.writable { "" } else { " to read" };
-            offers.push_str(&format!(", {} as {name}{mode}", folder.path.display()));
-        }
+        let offers = offers(&config);
         let metrics = config.metrics.clone();
         let started = |drain: Drain, sandbox: &Report| {
             note_options(&options, &dir);
@@ -123,6 +119,16 @@ fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOption
         Priority::Normal => hedge_exec::Priority::Normal,
     };
     config
+}
+
+/// What the worker offers, as text.
+fn offers(config: &WorkerConfig) -> String {
+    let mut offers = config.resources.to_string();
+    for (name, folder) in &config.shares {
+        let mode = if folder.writable { "" } else { " to read" };
+        offers.push_str(&format!(", {} as {name}{mode}", folder.path.display()));
+    }
+    offers
 }
 
 /// The folders that tasks may ask for.

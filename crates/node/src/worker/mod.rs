@@ -29,7 +29,7 @@ use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, Report, SharedFolder};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
-use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, Ticket, Trust};
+use hedge_net::{DataServer, Fetcher, LinkSender, Net, Ticket, Trust};
 use link::Links;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -174,8 +174,7 @@ pub async fn run(
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());
-    let mut port = setup::port(&config, key, &known);
-    port.data = Some((server, content.handle()));
+    let port = setup::port(&config, key, &known, (server, content.handle()));
     let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()), &runner.report());

@@ -6,7 +6,8 @@ use crate::NodeError;
 use crate::folders::make_private;
 use crate::known::Known;
 use hedge_exec::{Runner, ScratchPool, SpawnerConfig};
-use hedge_net::{DataStore, NetConfig, SecretKey};
+use hedge_net::{DataServer, DataStore, NetConfig, SecretKey};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Serves screensavers with what runs here, if the machine has an owner.
@@ -20,11 +21,17 @@ pub(super) fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> scree
     shown
 }
 
-pub(super) fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetConfig {
+pub(super) fn port(
+    config: &WorkerConfig,
+    key: SecretKey,
+    known: &Known,
+    data: (DataServer, Handle),
+) -> NetConfig {
     let mut port = NetConfig::new(key, config.listen);
     port.relays = known.load_relays();
     port.ticket = Some(config.ticket.secret_hash());
     port.mdns = config.mdns;
+    port.data = Some(data);
     port
 }
 

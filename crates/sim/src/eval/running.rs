@@ -136,7 +136,7 @@ impl<W: World> Arena<W> {
         let saved = Ok(Arc::new(Checkpoint {
             id,
             files: vec![file],
-            permille: Some(permille(done)),
+            permille: stay.course.tells.then(|| permille(done)),
         }));
         self.at(next, Due::Saves(number, attempt));
         let event = worker::Event::Checkpoint { id, saved };

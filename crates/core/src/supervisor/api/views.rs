@@ -199,11 +199,10 @@ impl LeaderView<'_> {
             );
         }
         let task = TaskId { job: id, number };
-        if job.tasks[number as usize].is_lost() {
-            return ("lost", job.why_task_failed(task));
-        }
         if job.tasks[number as usize].has_failed() {
-            return ("failed", job.why_task_failed(task));
+            let lost = job.tasks[number as usize].is_lost();
+            let state = if lost { "lost" } else { "failed" };
+            return (state, job.why_task_failed(task));
         }
         let group = job.spec.group_of(number);
         if let Some(other) = job

@@ -99,10 +99,8 @@ impl Leadership<'_> {
         if bytes > MESSAGE_BYTES_MAX {
             return self.cannot_start(id, group, too_long(&body, bytes));
         }
-        let ready = Arc::new(ReadyBody {
-            body: Arc::new(body),
-            blobs: blobs.into(),
-        });
+        let (body, blobs) = (Arc::new(body), blobs.into());
+        let ready = Arc::new(ReadyBody { body, blobs });
         let offers = self.leader.jobs.group_mut(id, group)?;
         offers.set_body(ready.clone());
         Some(ready)

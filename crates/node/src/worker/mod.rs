@@ -174,7 +174,8 @@ pub async fn run(
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());
-    let port = setup::port(&config, key, &known, (server, content.handle()));
+    let data = Some((server, content.handle()));
+    let port = setup::port(&config, key, &known, data);
     let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()), &runner.report());

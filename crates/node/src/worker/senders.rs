@@ -37,7 +37,7 @@ impl Senders {
             let key = hedge_net::load_or_create_identity(&config.dir)?;
             let known = Known::of_ticket(&config.dir, &config.ticket);
             let net = transport
-                .run(Net::bind(port(&config, key, &known)))
+                .run(Net::bind(port(&config, key, &known, None)))
                 .await??;
             let mut info = inventory::info(&config, None, net.local_addr());
             info.resources = Resources::default();

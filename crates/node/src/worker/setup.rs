@@ -25,13 +25,13 @@ pub(super) fn port(
     config: &WorkerConfig,
     key: SecretKey,
     known: &Known,
-    data: (DataServer, Handle),
+    data: Option<(DataServer, Handle)>,
 ) -> NetConfig {
     let mut port = NetConfig::new(key, config.listen);
     port.relays = known.load_relays();
     port.ticket = Some(config.ticket.secret_hash());
     port.mdns = config.mdns;
-    port.data = Some(data);
+    port.data = data;
     port
 }
 

@@ -192,16 +192,14 @@ impl LeaderView<'_> {
         number: u32,
         known: Option<&ActiveTask>,
     ) -> (&'static str, String) {
-        if let Some(done) = job.tasks[number as usize].done() {
-            return (
-                "done",
-                format!("worker {} was first to succeed", self.name(done.worker)),
-            );
+        let outcome = &job.tasks[number as usize];
+        if let Some(done) = outcome.done() {
+            let worker = self.name(done.worker);
+            return ("done", format!("worker {worker} was first to succeed"));
         }
         let task = TaskId { job: id, number };
-        if job.tasks[number as usize].has_failed() {
-            let lost = job.tasks[number as usize].is_lost();
-            let state = if lost { "lost" } else { "failed" };
+        if outcome.has_failed() {
+            let state = if outcome.is_lost() { "lost" } else { "failed" };
             return (state, job.why_task_failed(task));
         }
         let group = job.spec.group_of(number);

@@ -174,8 +174,7 @@ pub async fn run(
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());
-    let data = Some((server, content.handle()));
-    let port = setup::port(&config, key, &known, data);
+    let port = setup::port(&config, key, &known, Some((server, content.handle())));
     let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()), &runner.report());

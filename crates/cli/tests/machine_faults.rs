@@ -107,9 +107,9 @@ const CAUSES: [(&str, &str, &str, &str); 8] = [
     ),
     (
         "odd",
-        "mkfifo out",
-        "outputs = [\"out\"]",
-        "its output \"out\" is a named pipe",
+        "mkfifo pipe",
+        "outputs = [\"pipe\"]",
+        "its output \"pipe\" is a named pipe",
     ),
 ];
 

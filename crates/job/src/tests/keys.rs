@@ -52,6 +52,10 @@ fn job(section: &str, line: &str) -> String {
             let table = within("files", "files = [\"state\"], ");
             format!("{top}checkpoint = {table}\n")
         }
+        "mounts" => {
+            let table = within("tree", "tree = \"ref\", ");
+            format!("{top}mounts = [{table}]\n")
+        }
         "stdin" | "resources" | "estimate" => format!("{top}{section} = {{ {line} }}\n"),
         other => panic!("no job for the section {other}"),
     }

@@ -186,11 +186,14 @@ fn check_ends(grid: &Grid, doomed: &[(usize, usize)]) -> Result<(), Violation> {
                 return grid.violated(format!("accepted job {id} was never written down"));
             };
             let exhausted = job.tasks.iter().any(|task| task.failed);
+            let once = job.spec.groups().iter().any(|group| group.once);
             let picky = job.spec.qos().unplaceable == Unplaceable::Fail;
             let fine = match &job.ended {
                 Some(JobEnd::Done) => !doomed.contains(&(ix, at)),
                 Some(JobEnd::Failed { why, .. }) => {
-                    exhausted || (picky && !why.contains("could not be fetched"))
+                    exhausted
+                        || (picky && !why.contains("could not be fetched"))
+                        || (once && why.contains("keeps it from running again"))
                 }
                 Some(JobEnd::Cancelled) => submission.cancel,
                 None => false,

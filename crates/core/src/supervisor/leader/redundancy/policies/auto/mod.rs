@@ -10,8 +10,8 @@
 //! A copy starts if gain ÷ cost exceeds a price, which is lower the more workers the job keeps busy on average: what
 //! counts is the share by which the job ends sooner against the share by which its worker time grows.
 //!
-//! A copy does not start if one that starts later, in case the task still runs then, promises more. A task also waits
-//! if a faster worker that will soon be free promises more than a slower one now: a task may have only a few copies,
+//! Of a task that has reported nothing and is not late yet, a copy does not start if one that starts later, in case the
+//! task still runs then, promises more. A task also waits if a faster worker that will soon be free promises more than a slower one now: a task may have only a few copies,
 //! and one on a slow worker takes the place of a better one.
 //!
 //! The copies of one task share the error of its estimate: a task that takes long everywhere does not gain from
@@ -45,8 +45,11 @@ const FASTER: f64 = 1.05;
 /// A copy waits for the first reports of progress for this share of its time and this many seconds.
 const REPORTED_AFTER: f64 = 0.05;
 const REPORTED_AFTER_S: f64 = 0.5;
+
 /// Times after which a copy could start instead of now, as multiples of the time that it takes.
 const WAITS: [f64; 5] = [0.1, 0.3, 0.7, 1.2, 2.0];
+/// A task is late, and no copy of it waits, once it has taken this many times as long as expected.
+const LATE: f64 = 1.2;
 
 /// Parameters of `auto`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -385,7 +388,7 @@ impl<'a> Weigh<'a> {
             return None;
         }
         let net = job.urgency * gain - price * cost;
-        if self.better_later(candidate, worker, price, net) {
+        if self.is_early(task) && self.better_later(candidate, worker, price, net) {
             return None;
         }
         let speed = self.view.workers[worker].speed;
@@ -415,6 +418,14 @@ impl<'a> Weigh<'a> {
             attempt.elapsed_s < awaited && course.told == Told::Nothing
         };
         nominal > awaited && task.attempts.iter().any(young)
+    }
+
+    /// Returns whether nothing is known of an attempt of a task but that it is not late yet.
+    fn is_early(&self, task: &SeenTask) -> bool {
+        task.attempts.iter().any(|attempt| {
+            let course = Course::of(&self.view.workers[attempt.worker], task, attempt);
+            course.told == Told::Nothing && course.elapsed < LATE * course.nominal
+        })
     }
 
     /// Returns whether a copy that starts later, if its task still runs then, is worth more than `net`, the worth of

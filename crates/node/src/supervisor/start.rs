@@ -37,7 +37,7 @@ impl Supervisor {
         let (transport, content) = (Threads::transport()?, Threads::content()?);
         let store = DataStore::open(&config.dir.join("content")).await?;
         if let Some(peers) = &config.neighbours {
-            store.join_neighbours(peers)?;
+            store.join_neighbours(peers);
         }
         let trust = Trust::new([me]);
         let server = DataServer::new(store.clone(), trust.clone());

@@ -38,7 +38,7 @@ pub(super) fn port(
 pub(super) async fn open_store(config: &WorkerConfig) -> Result<DataStore, NodeError> {
     let store = DataStore::open(&config.dir.join("content")).await?;
     if let Some(peers) = &config.neighbours {
-        store.join_neighbours(peers)?;
+        store.join_neighbours(peers);
     }
     Ok(store)
 }

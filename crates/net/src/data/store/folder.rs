@@ -117,9 +117,13 @@ impl Folder {
         self.temp_with(0o600)
     }
 
-    fn temp_with(&self, mode: u32) -> io::Result<(File, Temp)> {
+    fn temp_path(&self) -> PathBuf {
         let number = self.temp.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join("temp").join(number.to_string());
+        self.root.join("temp").join(number.to_string())
+    }
+
+    fn temp_with(&self, mode: u32) -> io::Result<(File, Temp)> {
+        let path = self.temp_path();
         let file = File::options()
             .read(true)
             .write(true)
@@ -162,8 +166,7 @@ impl Folder {
         if about.uid() != owner || about.mode() & 0o777 != MODE_SEALED {
             return Ok(None);
         }
-        let number = self.temp.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join("temp").join(number.to_string());
+        let path = self.temp_path();
         let open = format!("/proc/self/fd/{}", file.as_raw_fd());
         let here = rustix::fs::CWD;
         let linked = rustix::fs::linkat(here, &open, here, &path, AtFlags::SYMLINK_FOLLOW);

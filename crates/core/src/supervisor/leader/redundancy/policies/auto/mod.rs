@@ -10,9 +10,10 @@
 //! A copy starts if gain ÷ cost exceeds a price, which is lower the more workers the job keeps busy on average: what
 //! counts is the share by which the job ends sooner against the share by which its worker time grows.
 //!
-//! Of a task that has reported nothing and is not late yet, a copy does not start if one that starts later, in case the
-//! task still runs then, promises more. A task also waits if a faster worker that will soon be free promises more than a slower one now: a task may have only a few copies,
-//! and one on a slow worker takes the place of a better one.
+//! Of a task of which an attempt has reported nothing and is not late yet, a copy does not start if one that starts
+//! later, in case the task still runs then, promises more. A task also waits if a faster worker that will soon be free
+//! promises more than a slower one now: a task may have only a few copies, and one on a slow worker takes the place of a
+//! better one.
 //!
 //! The copies of one task share the error of its estimate: a task that takes long everywhere does not gain from
 //! another worker. So both integrals are computed for several values of this shared part, weighted by their
@@ -45,7 +46,6 @@ const FASTER: f64 = 1.05;
 /// A copy waits for the first reports of progress for this share of its time and this many seconds.
 const REPORTED_AFTER: f64 = 0.05;
 const REPORTED_AFTER_S: f64 = 0.5;
-
 /// Times after which a copy could start instead of now, as multiples of the time that it takes.
 const WAITS: [f64; 5] = [0.1, 0.3, 0.7, 1.2, 2.0];
 /// A task is late, and no copy of it waits, once it has taken this many times as long as expected.

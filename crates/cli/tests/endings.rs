@@ -6,7 +6,9 @@ mod common;
 use common::lab::Lab;
 use common::tasks::{Marks, attempts, count, processes_below, workers_of};
 use common::{Grid, Place, ended, json, signal, text, told, until};
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -157,6 +159,36 @@ fn a_run_that_is_killed_takes_its_workers_and_tasks_along() {
     let (child, _) = run(&place, &["--", "true"]);
     assert_eq!(ended(child, "run").status.code(), Some(0));
     assert_eq!(entries(&temporary), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_large_result_of_a_run_is_one_file_at_worker_and_supervisor() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::here(folder.path());
+    let marks = Marks::new(folder.path());
+    let make = "[[task]]\nid = \"make\"\noutputs = [\"out\"]\n\
+                command = [\"sh\", \"-c\", \"head -c 3000000 /dev/urandom > out\"]\n";
+    write_job(&place, &[NO_COPIES, make, &marks.task("hold", "", "")]);
+    let (child, temporary) = run(&place, &["--no-sandbox", "job.toml", "--out", "results"]);
+    let blobs = |peer: &Path| {
+        let shards = fs::read_dir(peer.join("content/blobs"))
+            .into_iter()
+            .flatten();
+        let files = shards.flat_map(|shard| entries(&shard.unwrap().path()));
+        let inodes = files.filter_map(|file| Some(file.metadata().ok()?.ino()));
+        inodes.collect::<BTreeSet<u64>>()
+    };
+    until("both to have the result", || {
+        let run = entries(&temporary).pop()?;
+        let supervisor = blobs(&run.join("supervisor"));
+        let of_worker = |number| blobs(&run.join(format!("worker-{number}/worker")));
+        let shared = |number| !supervisor.is_disjoint(&of_worker(number));
+        (0..4).any(shared).then_some(())
+    });
+    marks.let_go("hold");
+    assert_eq!(ended(child, "run").status.code(), Some(0));
+    let out = fs::metadata(folder.path().join("results/out")).unwrap();
+    assert_eq!(out.len(), 3_000_000);
 }
 
 #[test]

@@ -26,6 +26,8 @@ const GIVEN_UP_MAX: u32 = 3;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// The longest line of a worker that is passed on whole, in bytes.
 const LINE_MAX: u64 = 16 << 10;
+/// Where supervisor and workers meet that hand large blobs over as files. Short, as are paths of sockets.
+const NEIGHBOURS: &str = "near";
 /// How long workers get to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -89,7 +91,7 @@ impl LocalGrid {
         let dir =
             dir.map_err(|error| ClientError::Local(format!("no folder for the run: {error}")))?;
         let mut supervisor = SupervisorConfig::temporary(dir.path().join("supervisor"));
-        supervisor.neighbours = Some(dir.path().to_owned());
+        supervisor.neighbours = Some(dir.path().join(NEIGHBOURS));
         let supervisor = Supervisor::start(supervisor).await?;
         let ticket = supervisor.ticket(Role::Worker).await?.to_string();
         let pids = Arc::new(Mutex::new(vec![None; config.workers]));
@@ -101,7 +103,7 @@ impl LocalGrid {
             let keeper = Keeper {
                 number,
                 dir: dir.path().join(format!("worker-{number}")),
-                neighbours: dir.path().to_owned(),
+                neighbours: dir.path().join(NEIGHBOURS),
                 ticket: ticket.clone(),
                 config: config.clone(),
                 supervisor: supervisor.clone(),

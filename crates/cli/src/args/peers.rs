@@ -88,7 +88,7 @@ pub struct Worker {
     /// End when standard input closes: the process that started this one has ended then
     #[arg(long, hide = true)]
     pub leash: bool,
-    /// Exchange large blobs as files with the peers of this user whose folders are in this one
+    /// Exchange large blobs as files with the peers of this user that meet in this folder
     #[arg(long, hide = true, value_name = "FOLDER")]
     pub neighbours: Option<PathBuf>,
     /// Show metrics to scrapers at this address, or at this port of 127.0.0.1; everybody who reaches it may read them

@@ -1,5 +1,6 @@
 //! The same work for many files, on all processors.
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const THREADS_MAX: usize = 16;
 /// Most items that a thread takes at once.
 const TAKEN_MAX: usize = 16;
+
+thread_local! {
+    /// Whether this thread was started by [`map`]: what it maps itself it does alone.
+    static STARTED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Applies `work` to each item; the results are in the items' order. Each thread has a buffer of its own. Blocks.
 pub(super) fn map<T: Sync, R: Send>(
@@ -18,6 +24,7 @@ pub(super) fn map<T: Sync, R: Send>(
     let cores = || std::thread::available_parallelism().map_or(1, |count| count.get());
     let threads = match items.len() {
         0 | 1 => 1,
+        _ if STARTED.get() => 1,
         count => cores().min(THREADS_MAX).min(count),
     };
     if threads <= 1 {
@@ -30,6 +37,7 @@ pub(super) fn map<T: Sync, R: Send>(
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                STARTED.set(true);
                 let mut buffer = Vec::new();
                 loop {
                     let at = next.fetch_add(taken_at_once, Ordering::Relaxed);

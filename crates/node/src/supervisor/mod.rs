@@ -67,7 +67,7 @@ pub struct SupervisorConfig {
     /// Records the events and effects of its core, to find the cause of a fault or to check that only the core
     /// decides.
     pub recording: Option<Recording>,
-    /// A folder with the folders of this user's other peers on this machine, which hand large blobs over as files.
+    /// The folder in which peers of this user on this machine meet that hand large blobs over as files.
     pub neighbours: Option<PathBuf>,
     /// What it counts.
     pub metrics: SupervisorMetrics,

@@ -91,7 +91,7 @@ pub struct WorkerConfig {
     pub priority: Priority,
     /// The owner's rules; none for a dedicated machine.
     pub owner: Option<OwnerConfig>,
-    /// A folder with the folders of this user's other peers on this machine, which hand large blobs over as files.
+    /// The folder in which peers of this user on this machine meet that hand large blobs over as files.
     pub neighbours: Option<PathBuf>,
     /// What it counts.
     pub metrics: WorkerMetrics,

@@ -54,7 +54,7 @@ struct Inner {
     /// How many of those requests are done: one waits with all that came before it began.
     synced: tokio::sync::Mutex<u64>,
     syncs: AtomicU64,
-    /// A folder with the folders of this user's other peers on this machine.
+    /// Where this store serves the stores of this user's other peers on this machine, beside their sockets.
     neighbours: OnceLock<PathBuf>,
 }
 

@@ -1,8 +1,8 @@
 //! Blobs handed over between the stores of one user on one machine, as open files instead of bytes over a connection.
 //!
-//! A store serves its neighbours at a socket in its folder, which only its user may open. A request is a hash; the
-//! answer is one byte, and with [`HELD`] the open file. The asking store gives a sealed file a second name where it
-//! can, and copies any other; it trusts neither, as with what comes over the network.
+//! A store serves its neighbours at a socket in a folder that is common to them, which only their user may enter. A
+//! request is a hash; the answer is one byte, and with [`HELD`] the open file. The asking store gives a sealed file a
+//! second name where it can, and copies any other; it trusts neither, as with what comes over the network.
 
 use super::{DataStore, Held, Inner};
 use hedge_model::Hash;
@@ -10,10 +10,11 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -22,28 +23,26 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-const SOCKET: &str = "neighbours.sock";
 const HELD: u8 = 1;
 const NOT_HELD: u8 = 0;
 /// Requests of neighbours at a time. Each has one file open.
 const SERVED_MAX: usize = 16;
 /// How long either side waits for the other. Both only open a file.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Folders that are looked at for neighbours.
+/// Neighbours that are asked for one blob.
 const NEIGHBOURS_MAX: usize = 256;
 
 impl DataStore {
-    /// Serves the stores of this user's other processes, and takes large blobs from those in `peers`, a folder with one
-    /// folder for each peer. Where the socket cannot be made, as its path may have 107 bytes, blobs come over the network
-    /// as ever.
-    pub fn join_neighbours(&self, peers: &Path) {
-        let path = self.0.folder.root().join(SOCKET);
-        _ = fs::remove_file(&path);
-        match UnixListener::bind(&path) {
+    /// Serves the stores that joined the same folder, which is made where it is missing, and takes large blobs from
+    /// them. Where the socket cannot be made, as its path may have 107 bytes, blobs come over the network as ever.
+    pub fn join_neighbours(&self, folder: &Path) {
+        let own = blake3::hash(self.0.folder.root().as_os_str().as_encoded_bytes());
+        let socket = folder.join(&own.to_hex()[..8]);
+        match listen(folder, &socket) {
             Ok(listener) => {
                 tokio::spawn(serve(listener, Arc::downgrade(&self.0)));
                 // A store has one place, so that a second call finds it set.
-                _ = self.0.neighbours.set(peers.to_owned());
+                _ = self.0.neighbours.set(socket);
             }
             Err(error) => tracing::debug!(%error, "blobs are exchanged with no neighbour"),
         }
@@ -51,12 +50,11 @@ impl DataStore {
 
     /// Takes a blob from the first neighbour that has it. False where none has, or what it has is not the blob.
     pub(in super::super) async fn take_from_neighbours(&self, hash: Hash, size: u64) -> bool {
-        let Some(peers) = self.0.neighbours.get().cloned() else {
+        let Some(own) = self.0.neighbours.get().cloned() else {
             return false;
         };
         let taken = self.blocking(move |store| {
-            let own = store.0.folder.root().join(SOCKET);
-            for socket in sockets(&peers)?.filter(|socket| *socket != own) {
+            for socket in others(&own)? {
                 if let Ok(Some(file)) = ask(&socket, hash)
                     && store.adopt(&file, hash, size)?
                 {
@@ -92,10 +90,23 @@ impl DataStore {
     }
 }
 
-/// The sockets of the peers whose folders are in this one.
-fn sockets(peers: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
-    let folders = fs::read_dir(peers)?.take(NEIGHBOURS_MAX).flatten();
-    Ok(folders.map(|folder| folder.path().join("content").join(SOCKET)))
+/// A socket in a folder that only this user may enter.
+fn listen(folder: &Path, socket: &Path) -> io::Result<UnixListener> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    // What an earlier process of this store left.
+    _ = fs::remove_file(socket);
+    UnixListener::bind(socket)
+}
+
+/// The sockets beside a store's own.
+fn others(own: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
+    let folder = own.parent().ok_or(io::ErrorKind::NotFound)?;
+    let all = fs::read_dir(folder)?.take(NEIGHBOURS_MAX).flatten();
+    let all = all.map(|entry| entry.path());
+    Ok(all.filter(move |socket| socket != own))
 }
 
 async fn serve(listener: UnixListener, store: Weak<Inner>) {
@@ -167,9 +178,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     async fn store(peers: &Path, name: &str) -> DataStore {
-        let dir = peers.join(name).join("content");
-        let store = DataStore::open(&dir).await.unwrap();
-        store.join_neighbours(peers);
+        let store = DataStore::open(&peers.join(name)).await.unwrap();
+        store.join_neighbours(&peers.join("neighbours"));
         store
     }
 
@@ -221,10 +231,8 @@ mod tests {
         let peers = tempfile::tempdir().unwrap();
         let one = store(peers.path(), "one").await;
         // What a peer that was killed left.
-        fs::create_dir_all(peers.path().join("dead/content")).unwrap();
-        drop(std::os::unix::net::UnixListener::bind(
-            peers.path().join("dead/content").join(SOCKET),
-        ));
+        let dead = peers.path().join("neighbours/dead");
+        drop(std::os::unix::net::UnixListener::bind(dead).unwrap());
         assert!(!one.take_from_neighbours(Hash([3; 32]), 2 << 20).await);
     }
 

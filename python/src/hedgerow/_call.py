@@ -47,11 +47,9 @@ class Call(Future, Referred):  # type: ignore[type-arg]
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """What the call returned; raises what it raised, and as the base class does. Starts it where that is left."""
-        value = self.start()._value(timeout)
+        self.start()
+        value = super().result(timeout)
         return value.value() if isinstance(value, Stored) else value
-
-    def _value(self, timeout: Optional[float]) -> Any:
-        return super().result(timeout)
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """What the call raised. Starts it where that is left."""

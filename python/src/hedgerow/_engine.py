@@ -16,8 +16,8 @@ from ._options import CallOptions
 from ._pickling import Blob, Functions, Payload, write_call
 from ._receiving import Receiver
 from ._sending import Sender
-from ._state import Settings, State, Submitted
-from ._tasks import Ready, Task, parse_label
+from ._state import State, Submitted
+from ._tasks import Ready, Settings, Task, parse_label
 
 
 class Engine:

@@ -19,7 +19,7 @@ from ._local import LocalGrid, shared_local_grid
 from ._options import CallOptions
 from ._pickling import Functions, Shared, share
 from ._showing import Picture, draw, show_job
-from ._state import Settings
+from ._tasks import Settings
 from ._values import FORMATS
 
 #: An open job whose client is gone for so long closes itself.

@@ -126,11 +126,11 @@ def write_call(
 
     Raises whatever pickling raises.
     """
+    args = tuple(map(_text_apart, args))
     if function is None and not kwargs and all(type(arg) in PLAIN for arg in args):
         plain = pickle.dumps((None, args, kwargs), 5)
         if len(plain) < _SPLIT_BYTES:
             return Payload(plain, [], [], [])
-    args = tuple(map(_text_apart, args))
     kwargs = {name: _text_apart(value) for name, value in kwargs.items()}
     written = _write((function, args, kwargs), number_of)
     if len(written.pickle) < _SPLIT_BYTES:

@@ -18,8 +18,8 @@ from ._options import CallOptions
 from ._outcomes import Stored, error_of
 from ._pickling import Payload, blob
 from ._sizing import SHORT_S
-from ._state import Settings, State
-from ._tasks import Kind, Ready, Task, results_file, values_file
+from ._state import State
+from ._tasks import Kind, Ready, Settings, Task, results_file, values_file
 from ._values import Outcome, load, unpack_outcomes
 
 #: Results that are fetched at once.

@@ -17,8 +17,8 @@ from ._options import CallOptions
 from ._pickling import Blob, Payload, blob
 from ._sizing import CALLS_MAX, HOLD_S, plan
 from ._stall import Stall
-from ._state import Settings, State, Submitted
-from ._tasks import Kind, Ready, Task, label, write_task
+from ._state import State, Submitted
+from ._tasks import Kind, Ready, Settings, Task, label, write_task
 
 #: Calls that are taken up at once: their arguments are in memory twice meanwhile.
 _TAKEN_MAX = 10_000

@@ -22,22 +22,23 @@ class Stall:
         self._state = state
         self._grid = grid
         self._job = job
-        self._after_s = _AFTER_S
+        self._next = 0.0
         self._warned = False
 
     def due(self) -> Optional[float]:
         """When to look, on the monotonic clock; None where nothing waits, or it was said."""
         if self._warned or not self._state.tasks:
             return None
-        return self._state.moved_at + self._after_s
+        return max(self._state.moved_at + _AFTER_S, self._next)
 
     def look(self) -> None:
         """Warns if calls wait for something that the grid can name."""
         with self._state.changed:
             due, tasks = self.due(), len(self._state.tasks)
-        if due is None or due > time.monotonic():
+        now = time.monotonic()
+        if due is None or due > now:
             return
-        self._after_s = min(2 * (time.monotonic() - self._state.moved_at), _AFTER_MAX_S)
+        self._next = now + min(now - self._state.moved_at, _AFTER_MAX_S)
         try:
             reasons = self._grid.job(self._job)["waits"]
         except GridError:

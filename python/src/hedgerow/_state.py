@@ -11,7 +11,7 @@ from ._errors import GridError
 from ._grid import Grid
 from ._options import CallOptions
 from ._pickling import Blob, Payload
-from ._tasks import Kind, Ready, Settings, Task
+from ._tasks import Kind, Ready, Task
 
 
 class Submitted(NamedTuple):
@@ -99,6 +99,3 @@ class State:
                 kind.ready.clear()
             self.changed.notify_all()
         self.decided(sum(call.fail(error) for call in calls))
-
-
-__all__ = ["Settings", "State", "Submitted"]

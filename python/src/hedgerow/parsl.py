@@ -4,7 +4,7 @@
 >>> parsl.load(parsl.Config(executors=[hedgerow.parsl.HedgerowExecutor(local=True)]))  # doctest: +SKIP
 
 Apps take ``parsl_resource_specification`` with Parsl's own keys ``cores``, ``memory`` in MB and ``gpus``, and with those of
-:class:`hedgerow.CallOptions`: ``time_limit``, ``critical``, ``retries``, ``labels``, ``env``, ``alone``.
+:class:`hedgerow.CallOptions`: ``time_limit``, ``critical``, ``retries``, ``labels``, ``env``, ``fresh``.
 """
 
 from __future__ import annotations

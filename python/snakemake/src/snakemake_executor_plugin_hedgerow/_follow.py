@@ -76,6 +76,8 @@ class Follower:
         while not self._stopped.is_set():
             try:
                 self._stream = self._grid.ends(self._job, after)
+                if self._stopped.is_set():
+                    return
                 for after, over in self._read():
                     if over:
                         return self._break(GridError("unknown", f"job {self._job} of the grid has ended"))
@@ -129,21 +131,16 @@ class Follower:
     def _save_log(self, task: str) -> Optional[Path]:
         """Writes what a task printed to a file, and gives its name."""
         try:
-            view = self._grid.request("GET", f"/v1/jobs/{self._job}/tasks/{task}/log")
+            text = self._grid.log(self._job, task)
         except GridError:
             return None
         folder = Path(".snakemake") / "hedgerow"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._job}-{task}.log"
-        path.write_text(text_of(view))
+        path.write_text(text)
         return path
 
     def _break(self, error: Exception) -> None:
         if not self._stopped.is_set():
             self.broken = error
             self.news.set()
-
-
-def text_of(view: dict[str, Any]) -> str:
-    """What a task printed, as the gateway shows it."""
-    return "".join(str(view.get(name) or "") for name in ("stdout", "stderr"))

@@ -45,6 +45,11 @@ impl Runner {
         self.processes.report().sandbox != Sandbox::None
     }
 
+    /// Returns whether attempts have a view of their own of the file system, in which trees can be shown.
+    pub fn has_view(&self) -> bool {
+        matches!(self.processes.report().sandbox, Sandbox::View { .. })
+    }
+
     /// Returns the folder that holds the scratch directories.
     pub fn scratch_base(&self) -> &std::path::Path {
         self.scratch.base()

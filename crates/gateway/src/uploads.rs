@@ -35,7 +35,7 @@ pub struct Uploads {
     known: Mutex<HashMap<Hash, Upload>>,
 }
 
-/// A folder with the files of a submission; removed with this.
+/// A folder with the files of a submission. One of its own is removed with this.
 #[derive(Debug)]
 pub enum SubmittedFiles {
     /// There are none.

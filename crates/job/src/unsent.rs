@@ -25,10 +25,7 @@ impl Found {
                 if looked_for > LOOKED_FOR_MAX || found.len() >= UNSENT_MAX {
                     return found;
                 }
-                if folder.join(name).exists()
-                    && !self.has(group, name)
-                    && !self.sees(group, folder, name)
-                {
+                if folder.join(name).exists() && !self.has(group, name) && !self.sees(group, name) {
                     found.push((group.id.to_string(), name.to_owned()));
                 }
             }
@@ -37,15 +34,13 @@ impl Found {
     }
 
     /// Whether a task sees a file in a tree.
-    fn sees(&self, group: &Group, folder: &Path, name: &str) -> bool {
+    fn sees(&self, group: &Group, name: &str) -> bool {
         let groups = &self.spec().groups;
         let position = groups.iter().position(|other| other.id == group.id);
         self.trees.iter().any(|tree| {
             let here = tree.seen.iter();
             let mut here = here.filter(|(group, _)| Some(*group) == position);
             here.any(|(_, at)| Path::new(name).starts_with(&**at))
-                || std::path::absolute(folder.join(name))
-                    .is_ok_and(|path| path.starts_with(&tree.root))
         })
     }
 

@@ -7,8 +7,8 @@ use crate::output::Output;
 use crate::output::table;
 use hedge_job::JobFile;
 use hedge_sim::eval::{
-    Case, Comparison, Contender, Model, Options, Row, Saving, Setting, Study, Trace, Workflow,
-    boxes, cases, gantt, luck_of, run as run_once, study, time_scale, with_errors,
+    Case, Comparison, Contender, Model, Options, Row, Saving, Setting, Stragglers, Study, Trace,
+    Workflow, boxes, cases, gantt, luck_of, run as run_once, study, time_scale, with_errors,
 };
 use std::io::IsTerminal;
 use std::path::Path;
@@ -80,12 +80,11 @@ fn models(args: &Compare, model: &Model) -> Result<Vec<Case>, Failure> {
     let Some(share) = luck.straggling else {
         return cases(model, &luck.stragglers, &luck.estimate_error).map_err(failed);
     };
-    let model = Model {
-        straggling: share,
-        straggle_min: luck.straggle_min,
-        straggle_max: luck.straggle_max,
-        ..model.clone()
-    };
+    let model = model.clone().with_stragglers(Stragglers {
+        share,
+        min: luck.straggle_min,
+        max: luck.straggle_max,
+    });
     let percent = share * 100.0;
     Ok(with_errors(
         &format!("{percent} % straggle"),

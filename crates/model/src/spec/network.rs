@@ -14,9 +14,6 @@ pub enum Network {
 }
 
 impl Network {
-    /// All kinds, from the least to the most.
-    pub const ALL: [Network; 3] = [Network::None, Network::Loopback, Network::Any];
-
     /// Each kind's name in job files, and its description.
     pub const WORDS: [(&'static str, Network, &'static str); 3] = [
         ("none", Network::None, "no network at all"),
@@ -34,10 +31,7 @@ impl Network {
 
     /// Returns its name in job files.
     pub fn name(self) -> &'static str {
-        match self {
-            Network::None => "none",
-            Network::Loopback => "loopback",
-            Network::Any => "any",
-        }
+        let own = Self::WORDS.iter().find(|(_, network, _)| *network == self);
+        own.map_or("", |(word, ..)| word)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::WorkerConfig;
 use super::attempt::Tools;
-use hedge_exec::Sandbox;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::spec::{MOUNTS_LABEL, Network};
 use hedge_model::{PeerAddr, Resources};
@@ -33,8 +32,7 @@ pub(super) fn info(config: &WorkerConfig, tools: Option<&Tools>, addr: PeerAddr)
         |(name, _): &(Arc<str>, Arc<str>)| config.labels.iter().all(|(own, _)| **own != **name);
     labels.extend(gpus.filter(new));
     let mounts = (MOUNTS_LABEL.0.into(), MOUNTS_LABEL.1.into());
-    let view = |tools: &Tools| matches!(tools.runner.report().sandbox, Sandbox::View { .. });
-    let shows = tools.is_some_and(view);
+    let shows = tools.is_some_and(|tools| tools.runner.has_view());
     labels.extend(shows.then_some(mounts).filter(new));
     let given = config.labels.iter();
     labels.extend(given.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value))));

@@ -8,7 +8,7 @@
 use super::attempt::{StageResult, Tools, failed};
 use super::trees::Tree;
 use crate::grants::Grants;
-use hedge_exec::{ExecError, OutputPatterns, Sandbox, Scratch, Source};
+use hedge_exec::{ExecError, OutputPatterns, Scratch, Source};
 use hedge_model::msg::{Assignment, Body, GrantedBody};
 use hedge_model::tree::MountedTree;
 use hedge_model::{Data, Ending, FileEntry, Hash};
@@ -111,7 +111,7 @@ fn check_mount(tools: &Tools, at: &str) -> Result<(), Ending> {
             why,
         })
     };
-    if !matches!(tools.runner.report().sandbox, Sandbox::View { .. }) {
+    if !tools.runner.has_view() {
         return cannot(format!(
             "the tree for {at:?} cannot be shown: this worker's tasks have no view of their own, see `hedge doctor`"
         ));

@@ -100,10 +100,6 @@ pub(crate) struct Arena<W> {
     detect: f64,
     pub(super) epoch: Epoch,
     submitted: u64,
-    /// The job that ended last.
-    pub job: Option<JobId>,
-    /// The end of the job submitted last.
-    pub end: Option<JobEnd>,
     /// The jobs that ended, and when.
     pub ends: Vec<(JobId, Time, JobEnd)>,
     /// Real time spent in the supervisor's core, where it is measured.
@@ -162,8 +158,6 @@ impl<W: World> Arena<W> {
             detect,
             epoch: Epoch(epoch.0 + 1),
             submitted: 0,
-            job: None,
-            end: None,
             ends: Vec::new(),
             core_time: None,
             events: 0,
@@ -208,7 +202,6 @@ impl<W: World> Arena<W> {
     /// Submits a job of a client.
     pub fn submit_as(&mut self, peer: PeerId, spec: Arc<JobSpec>) {
         self.submitted += 1;
-        self.end = None;
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.epoch.0.to_be_bytes());
         key[8..].copy_from_slice(&self.submitted.to_be_bytes());
@@ -251,11 +244,6 @@ impl<W: World> Arena<W> {
                 }
             }
         }
-    }
-
-    /// Whether the job submitted last has ended.
-    pub fn over(&self) -> bool {
-        self.end.is_some()
     }
 
     /// Whether all jobs submitted have ended.
@@ -450,8 +438,6 @@ impl<W: World> Arena<W> {
         let Proposal { id, record } = proposal;
         self.world.committed(&record);
         if let Record::JobEnded { job, end, .. } = &record {
-            self.job = Some(*job);
-            self.end = Some(end.clone());
             self.ends.push((*job, self.now, end.clone()));
         }
         let proposal = Some(id);

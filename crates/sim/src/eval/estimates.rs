@@ -250,7 +250,7 @@ fn submit(
 
 fn wait(arena: &mut Arena<Shared>, id: JobId) -> Result<(), Error> {
     let until = arena.now + Duration::from_secs(86_400);
-    let done = |arena: &Arena<Shared>| arena.job == Some(id);
+    let done = |arena: &Arena<Shared>| arena.ends.last().is_some_and(|(job, ..)| *job == id);
     arena
         .run(until, done)?
         .then_some(())

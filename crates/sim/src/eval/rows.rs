@@ -151,6 +151,23 @@ pub(crate) fn rows(policies: &[Contender], samples: &[Sample], jobs: u32) -> Vec
 
 /// One row for each policy over several tables.
 pub(crate) fn overall(tables: &[Table], jobs: u32) -> Vec<Row> {
+    let mut rows = pooled(tables);
+    let count = tables.len() as f64;
+    for (at, row) in rows.iter_mut().enumerate() {
+        let own = || tables.iter().map(|table| &table.rows[at]);
+        let parts = |of: fn(&Row) -> &Vec<f64>| -> Vec<&[f64]> {
+            own().map(|row| of(row).as_slice()).collect()
+        };
+        row.clairvoyant_error = errors(&parts(|row| &row.samples), jobs);
+        row.bound_error = errors(&parts(|row| &row.bound_samples), jobs);
+        let net_error = own().map(|row| row.net_error.powi(2)).sum::<f64>();
+        row.net_error = net_error.sqrt() / count;
+    }
+    rows
+}
+
+/// The same without errors.
+pub(crate) fn pooled(tables: &[Table]) -> Vec<Row> {
     let Some(first) = tables.first() else {
         return Vec::new();
     };
@@ -165,18 +182,14 @@ pub(crate) fn overall(tables: &[Table], jobs: u32) -> Vec<Row> {
         };
         let samples = pooled(|row| &row.samples);
         let bound_samples = pooled(|row| &row.bound_samples);
-        let parts = |of: fn(&Row) -> &Vec<f64>| -> Vec<&[f64]> {
-            own().map(|row| of(row).as_slice()).collect()
-        };
-        let net_error = own().map(|row| row.net_error.powi(2)).sum::<f64>();
         Row {
             policy: first.rows[at].policy,
             clairvoyant: summary(&samples),
-            clairvoyant_error: errors(&parts(|row| &row.samples), jobs),
+            clairvoyant_error: Errors::default(),
             bound: summary(&bound_samples),
-            bound_error: errors(&parts(|row| &row.bound_samples), jobs),
+            bound_error: Errors::default(),
             net: mean(|row| row.net),
-            net_error: net_error.sqrt() / count,
+            net_error: 0.0,
             second_copies: mean(|row| row.second_copies),
             lost: mean(|row| row.lost),
             copies_per_run: mean(|row| row.copies_per_run),

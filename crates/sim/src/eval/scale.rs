@@ -92,8 +92,10 @@ pub fn scale(tasks: u32, workers: u32, qos: Qos) -> Result<Scale, Error> {
     let started = arena.core_time.unwrap_or_default();
     arena.submit(Arc::new(spec));
     let until = start + Duration::from_secs(100 * 365 * 86_400);
-    if !arena.run(until, Arena::over)? || arena.end != Some(JobEnd::Done) {
-        return Err(Error::Run(format!("the job ended {:?}", arena.end)));
+    arena.run(until, Arena::all_over)?;
+    let end = arena.ends.last().map(|(.., end)| end);
+    if end != Some(&JobEnd::Done) {
+        return Err(Error::Run(format!("the job ended {end:?}")));
     }
     let core = arena.core_time.unwrap_or_default().saturating_sub(started);
     Ok(Scale {

@@ -2,7 +2,7 @@
 
 use super::compare::{Comparison, Options, compare};
 use super::model::{Model, STRAGGLERS};
-use super::rows::{Errors, Row, Table, overall};
+use super::rows::{Errors, Row, Table, pooled};
 use super::trace::Trace;
 use super::workflow::Workflow;
 use crate::Error;
@@ -96,7 +96,7 @@ pub fn study(
     }
     let tables = measured.iter().flat_map(|case| &case.comparison.tables);
     let tables: Vec<Table> = tables.cloned().collect();
-    let mut overall = overall(&tables, options.jobs);
+    let mut overall = pooled(&tables);
     let count = measured.len().max(1) as f64;
     for (at, row) in overall.iter_mut().enumerate() {
         let mean = |of: fn(&Row) -> f64| {

@@ -32,8 +32,9 @@ impl Job {
         };
         let history = self.history.values();
         let failed = history.filter(|ended| ended.end.fault() == Fault::Task);
-        let lost = (0..).zip(&self.tasks).filter(|(_, task)| task.is_lost());
-        let lost = lost.take_while(|_| self.failures.lost() > 0);
+        let any_lost = self.failures.lost() > 0;
+        let tasks = (0..).zip(&self.tasks).take_while(|_| any_lost);
+        let lost = tasks.filter(|(_, task)| task.is_lost());
         failed
             .map(|ended| ended.attempt.task.number)
             .chain(ended)

@@ -7,7 +7,7 @@
 mod check;
 mod write;
 
-use super::attempt::failed;
+use super::attempt::{failed, lock};
 use hedge_model::tree::{MANIFEST_BYTES_MAX, Manifest, MountedTree};
 use hedge_model::units::show_bytes;
 use hedge_model::{Ending, Hash};
@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Default for the limit of the cache, in bytes: some large environments.
@@ -184,8 +184,7 @@ impl TreeCache {
         let manifest = Manifest::decode(&bytes).map_err(wrong)?;
         let cache = self.clone();
         let size = manifest.disk_bytes();
-        let room = tokio::task::spawn_blocking(move || cache.make_room(size)).await;
-        let room = room.map_err(|error| failed(&error))?;
+        let room = write::blocking(move || Ok(cache.make_room(size))).await?;
         room.map_err(|why| Ending::Input {
             missing: Vec::new(),
             why: format!("the tree for {:?} {why}", wanted.at),
@@ -337,10 +336,6 @@ fn left(folder: &Path) -> Option<(Hash, u64, Tree)> {
         damaged: AtomicBool::new(false),
     };
     Some((hash, number, tree))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub(super) async fn write(
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Ending> + Send + 'static,
 ) -> Result<T, Ending> {
     let done = tokio::task::spawn_blocking(work).await;

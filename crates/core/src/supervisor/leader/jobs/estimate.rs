@@ -6,8 +6,9 @@ use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt};
 use crate::supervisor::leader::jobs::active::ActiveJob;
 use hedge_model::view::ProgressView;
-use hedge_model::{JobId, TaskId};
+use hedge_model::{Checkpoint, JobId, TaskId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Completed tasks of a kind from which on its times support an estimate.
 const DONE_MIN: f64 = 4.0;
@@ -117,7 +118,12 @@ pub(super) fn share(attempt: &Attempt) -> Option<f64> {
 
 /// Returns the fraction of the task's work that was done in the checkpoint from which an attempt resumed.
 pub(crate) fn begun_at(attempt: &Attempt) -> f64 {
-    let permille = attempt.from().and_then(|from| from.permille);
+    share_in(attempt.from())
+}
+
+/// Returns the fraction of a task's work that is done in a checkpoint; 0 without one, or if it does not tell.
+pub(crate) fn share_in(checkpoint: Option<&Arc<Checkpoint>>) -> f64 {
+    let permille = checkpoint.and_then(|from| from.permille);
     (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)
 }
 

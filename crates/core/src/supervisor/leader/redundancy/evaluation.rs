@@ -9,7 +9,7 @@ use crate::supervisor::durable::learned::{KindHistory, Learned};
 use crate::supervisor::leader::attempts::active::{Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::active::ActiveJob;
-use crate::supervisor::leader::jobs::estimate::begun_at;
+use crate::supervisor::leader::jobs::estimate::{begun_at, share_in};
 use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
 use crate::supervisor::leader::placement::deferral::ReservedWorkers;
 use crate::supervisor::leader::placement::queue::{Class, Entry};
@@ -346,8 +346,7 @@ impl<'a> LeaderView<'a> {
 
     /// Returns the share of a task's work that is done where its next attempt begins.
     fn saved(&self, task: TaskId) -> f64 {
-        let permille = self.usable_checkpoint(task).and_then(|from| from.permille);
-        (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)
+        share_in(self.usable_checkpoint(task))
     }
 
     /// Returns by which factor saved time is worth more to a job than usual: 1 without a deadline or if the required

@@ -31,8 +31,9 @@ use crate::supervisor::leader::redundancy::{
 use course::{Course, Times, Told};
 use hedge_model::JobSpec;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
-use value::{Late, gain_and_cost};
+use value::{Known, Late};
 
 /// Tasks that are evaluated in detail in one decision.
 const CANDIDATES_MAX: usize = 48;
@@ -48,7 +49,7 @@ const REPORTED_AFTER: f64 = 0.05;
 const REPORTED_AFTER_S: f64 = 0.5;
 /// Times after which a copy could start instead of now, as multiples of the time that it takes.
 const WAITS: [f64; 5] = [0.1, 0.3, 0.7, 1.2, 2.0];
-/// A task is late, and no copy of it waits, once it has taken this many times as long as expected.
+/// A task is late, and no copy of it waits for a later start, once it has taken this many times as long as expected.
 const LATE: f64 = 1.2;
 
 /// Parameters of `auto`.
@@ -323,14 +324,14 @@ fn candidates(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
     if all.len() <= CANDIDATES_MAX {
         return all;
     }
-    let overdue = |at: usize| {
-        let task = &job.running[at];
+    let overdue = |task: &SeenTask| {
         let lateness = task.attempts.iter().map(|attempt| {
             let course = Course::of(&view.workers[attempt.worker], task, attempt);
             (course.elapsed + course.remaining_s()) / course.nominal
         });
         lateness.fold(f64::INFINITY, f64::min)
     };
+    let overdue: Vec<f64> = job.running.iter().map(overdue).collect();
     all.sort_by(|a, b| {
         paths.nominal[*b]
             .total_cmp(&paths.nominal[*a])
@@ -338,7 +339,7 @@ fn candidates(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
     });
     let mut chosen = all[..CANDIDATES_MAX / 2].to_vec();
     let mut rest = all.split_off(CANDIDATES_MAX / 2);
-    rest.sort_by(|a, b| overdue(*b).total_cmp(&overdue(*a)).then(a.cmp(b)));
+    rest.sort_by(|a, b| overdue[*b].total_cmp(&overdue[*a]).then(a.cmp(b)));
     rest.truncate(CANDIDATES_MAX / 2);
     chosen.append(&mut rest);
     chosen
@@ -350,7 +351,7 @@ struct Weigh<'a> {
     settings: AutoSettings,
     fast: f64,
     /// By the standard deviation of the part that is not shared, in hundredths.
-    times: BTreeMap<u32, Times>,
+    times: BTreeMap<u32, Rc<Times>>,
 }
 
 impl<'a> Weigh<'a> {
@@ -377,18 +378,25 @@ impl<'a> Weigh<'a> {
             return None;
         }
         let worker = place(self.view, job, candidate.task, &candidate.copies, idle)?;
-        if self.awaits_reports(task, worker) {
+        let begun: Vec<Course> = task
+            .attempts
+            .iter()
+            .map(|attempt| Course::of(&self.view.workers[attempt.worker], task, attempt))
+            .collect();
+        if self.awaits_reports(task, &begun, worker) {
             return None;
         }
+        let early = is_early(&begun);
+        let known = self.known(candidate, begun);
         let price = self.settings.price_of(candidate.width);
-        let (gain, cost) = self.gain_and_cost(candidate, worker, 0.0);
+        let (gain, cost) = self.gain_and_cost(candidate, &known, worker, 0.0);
         let worth = job.urgency * gain / cost;
         // A copy without cost has no gain either, and the quotient is not a number.
         if worth.is_nan() || worth <= price {
             return None;
         }
         let net = job.urgency * gain - price * cost;
-        if self.is_early(task) && self.better_later(candidate, worker, price, net) {
+        if early && self.better_later(candidate, &known, worker, price, net) {
             return None;
         }
         let speed = self.view.workers[worker].speed;
@@ -400,7 +408,7 @@ impl<'a> Weigh<'a> {
             if runs_it || self.view.workers[soon.worker].speed < speed * FASTER {
                 continue;
             }
-            let (gain, cost) = self.gain_and_cost(candidate, soon.worker, soon.after);
+            let (gain, cost) = self.gain_and_cost(candidate, &known, soon.worker, soon.after);
             if job.urgency * gain - price * cost > net * self.settings.patience {
                 soon.reserved = true;
                 return None;
@@ -410,57 +418,59 @@ impl<'a> Weigh<'a> {
     }
 
     /// Returns whether an attempt of a task has run too briefly to report its progress, which is about to come.
-    fn awaits_reports(&self, task: &SeenTask, worker: usize) -> bool {
+    fn awaits_reports(&self, task: &SeenTask, begun: &[Course], worker: usize) -> bool {
         let nominal = Course::fresh(&self.view.workers[worker], task).nominal;
         let awaited = REPORTED_AFTER_S + REPORTED_AFTER * nominal;
-        let young = |attempt: &SeenAttempt| {
-            let course = Course::of(&self.view.workers[attempt.worker], task, attempt);
-            attempt.elapsed_s < awaited && course.told == Told::Nothing
-        };
-        nominal > awaited && task.attempts.iter().any(young)
-    }
-
-    /// Returns whether nothing is known of an attempt of a task but that it is not late yet.
-    fn is_early(&self, task: &SeenTask) -> bool {
-        task.attempts.iter().any(|attempt| {
-            let course = Course::of(&self.view.workers[attempt.worker], task, attempt);
-            course.told == Told::Nothing && course.elapsed < LATE * course.nominal
-        })
+        let young = |course: &Course| course.elapsed < awaited && course.told == Told::Nothing;
+        nominal > awaited && begun.iter().any(young)
     }
 
     /// Returns whether a copy that starts later, if its task still runs then, is worth more than `net`, the worth of
     /// one that starts now.
-    fn better_later(&mut self, candidate: &Candidate, worker: usize, price: f64, net: f64) -> bool {
+    fn better_later(
+        &self,
+        candidate: &Candidate,
+        known: &Known,
+        worker: usize,
+        price: f64,
+        net: f64,
+    ) -> bool {
         let job = &self.view.jobs[candidate.job];
         let task = &job.running[candidate.task];
         let nominal = Course::fresh(&self.view.workers[worker], task).nominal;
         WAITS.iter().any(|wait| {
-            let (gain, cost) = self.gain_and_cost(candidate, worker, wait * nominal);
+            let (gain, cost) = self.gain_and_cost(candidate, known, worker, wait * nominal);
             job.urgency * gain - price * cost > net
         })
     }
 
-    /// Returns the gain and the cost of one more copy of a task that starts on `worker` in `delay` seconds.
-    fn gain_and_cost(&mut self, candidate: &Candidate, worker: usize, delay: f64) -> (f64, f64) {
-        let job = &self.view.jobs[candidate.job];
-        let task = &job.running[candidate.task];
+    /// Returns what is known of a task with these attempts.
+    fn known(&mut self, candidate: &Candidate, begun: Vec<Course>) -> Known {
+        let task = &self.view.jobs[candidate.job].running[candidate.task];
         let noise = (task.spread * (1.0 - self.settings.shared).sqrt()).min(OWN_MAX);
         let shared = (task.spread * task.spread - noise * noise).max(0.0).sqrt();
         let key = ((noise * 100.0).round() as u32).max(2);
-        let times = &*self
+        let times = self
             .times
             .entry(key)
-            .or_insert_with(|| Times::new(f64::from(key) / 100.0, &self.view.beliefs));
-        let seen = |worker: usize| &self.view.workers[worker];
-        let begun = task
-            .attempts
-            .iter()
-            .map(|attempt| Course::of(seen(attempt.worker), task, attempt));
-        let ordered = candidate.copies.iter();
-        let running: Vec<Course> = begun
-            .chain(ordered.map(|worker| Course::fresh(seen(*worker), task)))
-            .collect();
-        let copy = Course::fresh(seen(worker), task);
+            .or_insert_with(|| Rc::new(Times::new(f64::from(key) / 100.0, &self.view.beliefs)));
+        let fresh = |worker: &usize| Course::fresh(&self.view.workers[*worker], task);
+        let mut running = begun;
+        running.extend(candidate.copies.iter().map(fresh));
+        Known::new(running, times.clone(), shared)
+    }
+
+    /// Returns the gain and the cost of one more copy of a task that starts on `worker` in `delay` seconds.
+    fn gain_and_cost(
+        &self,
+        candidate: &Candidate,
+        known: &Known,
+        worker: usize,
+        delay: f64,
+    ) -> (f64, f64) {
+        let job = &self.view.jobs[candidate.job];
+        let task = &job.running[candidate.task];
+        let copy = Course::fresh(&self.view.workers[worker], task);
         let tail = task.tail_s / self.fast;
         let late = Late {
             delay,
@@ -468,10 +478,17 @@ impl<'a> Weigh<'a> {
             ends: job.elapsed_s + tail,
             usual: (task.spread < UNKNOWN).then_some(candidate.usual.max(1e-9)),
         };
-        let (gain, cost) = gain_and_cost(times, &running, &copy, shared, &late);
+        let (gain, cost) = known.gain_and_cost(&copy, &late);
         if gain < self.settings.gain_min_s || cost <= 0.0 {
             return (0.0, 0.0);
         }
         (gain, cost)
     }
+}
+
+/// Returns whether nothing is known of an attempt of a task but that it is not late yet.
+fn is_early(begun: &[Course]) -> bool {
+    let early =
+        |course: &Course| course.told == Told::Nothing && course.elapsed < LATE * course.nominal;
+    begun.iter().any(early)
 }

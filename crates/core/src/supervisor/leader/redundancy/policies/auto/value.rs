@@ -1,6 +1,7 @@
 //! What a copy is expected to gain and to cost.
 
 use super::course::{Course, Times};
+use std::rc::Rc;
 
 /// Points at which the integrals are evaluated.
 const POINTS: usize = 36;
@@ -34,26 +35,43 @@ impl Late {
     }
 }
 
-/// Returns the gain and the cost of a copy beside the attempts in `running`, in seconds. `shared` is the standard
-/// deviation of the part of the time that all attempts of the task share, as a logarithm.
-pub(super) fn gain_and_cost(
-    times: &Times,
-    running: &[Course],
-    copy: &Course,
+/// What is known of a task when copies of it are weighed, whichever copy that is.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Its attempts, and copies that were chosen in the same decision.
+    pub running: Vec<Course>,
+    /// How long its executions take, relative to the expected time.
+    times: Rc<Times>,
+    /// Standard deviation of the part of the time that all attempts share, as a logarithm.
     shared: f64,
-    late: &Late,
-) -> (f64, f64) {
-    let weights = posterior(times, running, shared);
-    let (mut gain, mut cost) = (0.0, 0.0);
-    for ((value, _), weight) in SHARED.iter().zip(weights) {
-        if weight < 1e-4 {
-            continue;
+    /// The probability of each value of the shared part.
+    weights: [f64; SHARED.len()],
+}
+
+impl Known {
+    pub fn new(running: Vec<Course>, times: Rc<Times>, shared: f64) -> Self {
+        Self {
+            weights: posterior(&times, &running, shared),
+            running,
+            times,
+            shared,
         }
-        let (g, c) = integrate(times, running, copy, (value * shared).exp(), late);
-        gain += weight * g;
-        cost += weight * c;
     }
-    (gain, cost)
+
+    /// Returns the gain and the cost of one more copy, in seconds.
+    pub fn gain_and_cost(&self, copy: &Course, late: &Late) -> (f64, f64) {
+        let (mut gain, mut cost) = (0.0, 0.0);
+        for ((value, _), weight) in SHARED.iter().zip(self.weights) {
+            if weight < 1e-4 {
+                continue;
+            }
+            let longer = (value * self.shared).exp();
+            let (g, c) = integrate(&self.times, &self.running, copy, longer, late);
+            gain += weight * g;
+            cost += weight * c;
+        }
+        (gain, cost)
+    }
 }
 
 /// Returns the probability of each value of the shared part, given what is known of the attempts.

@@ -170,8 +170,9 @@ impl Journal {
     }
 
     /// Reports that another member's process has ended, which the node knows without missed heartbeats. If it led, this
-    /// member or another takes over as soon as Raft allows, [`Timing::election_max`] after the leader's last heartbeat. If
-    /// the process still runs, nothing happens.
+    /// member or another takes over at once, without waiting for the end of its lease. If the process still runs, it is
+    /// replaced all the same, and until it hears of that it answers from a lease that it no longer has. So a caller must be
+    /// sure.
     pub fn ended(&self, peer: PeerId) {
         if let Ok(handle) = self.0.runtime.handle() {
             let raft = self.0.raft.clone();

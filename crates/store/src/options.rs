@@ -19,9 +19,9 @@ pub enum Place {
     Disk(PathBuf),
 }
 
-/// How fast the end of a leader is noticed. It trades that against elections without cause on busy machines:
-/// measured, a leader's end costs about `election_max` and the smaller of two draws between the two limits; where
-/// the end of its process is noticed at once, `election_max` alone.
+/// How fast the silence of a leader is noticed. It trades that against elections without cause on busy machines:
+/// measured, a leader's silence costs about `election_max` and the smaller of two draws between the two limits. The end
+/// of its process is noticed without it, see [`crate::Journal::ended`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often the leader tells the others that it lives.

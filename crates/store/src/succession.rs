@@ -1,4 +1,4 @@
-//! Stands for election when the leader's process is known to have ended, sooner than missed heartbeats would show it.
+//! Stands for election when the leader's process is known to have ended, without waiting for missed heartbeats.
 
 use crate::entry::Types;
 use crate::machine::Machine;
@@ -6,13 +6,11 @@ use crate::{NodeId, Timing};
 use hedge_model::PeerId;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
-use std::time::{Duration, Instant};
+use openraft::raft::TransferLeaderRequest;
 
-/// The delay between two tries, while the others still follow the leader.
-const AGAIN: Duration = Duration::from_millis(10);
-
-/// Stands for election if `gone` led, as soon as its lease has expired, because the others vote only then. The followers
-/// stand one after the other, so that no two compete for the same votes.
+/// Stands for election if `gone` led, as if that had handed over its leadership: a process that has ended holds no
+/// lease, so the others need not wait for its end before they vote. The followers stand one after the other, so that
+/// no two compete for the same votes; who finds another term at its turn leaves it to those.
 pub(crate) async fn stand_in(raft: Raft<Types, Machine>, id: NodeId, gone: PeerId, timing: Timing) {
     let known = {
         let now = raft.metrics().borrow_watched().clone();
@@ -24,22 +22,14 @@ pub(crate) async fn stand_in(raft: Raft<Types, Machine>, id: NodeId, gone: PeerI
         let mut others: Vec<NodeId> = voters.filter(|voter| Some(*voter) != led).collect();
         others.sort_unstable();
         let rank = others.iter().position(|other| *other == id);
-        led.zip(rank).map(|(_, rank)| (now.current_term, rank))
+        led.zip(rank).map(|(_, rank)| (now.vote, rank))
     };
-    let Some((term, rank)) = known else {
+    let Some((vote, rank)) = known else {
         return;
     };
-    // Its last heartbeat was heard up to one interval before its end.
-    let turn = timing.heartbeat * u32::try_from(rank).unwrap_or(u32::MAX);
-    let lease = timing.election_max.saturating_sub(timing.heartbeat);
-    tokio::time::sleep(lease.saturating_add(turn)).await;
-    let start = Instant::now();
-    while start.elapsed() < timing.election_max {
-        // Another member stands for election or leads.
-        let moved = raft.metrics().borrow_watched().current_term != term;
-        if moved || raft.trigger().elect(true).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    tokio::time::sleep(timing.heartbeat * u32::try_from(rank).unwrap_or(u32::MAX)).await;
+    // Refused where this member has voted for another meanwhile, which then leads or leaves it to missed heartbeats.
+    _ = raft
+        .handle_transfer_leader(TransferLeaderRequest::new(vote, id, None))
+        .await;
 }

@@ -10,8 +10,8 @@ use hedge_model::group::{FromLeader, ToLeader};
 use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{
-    Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, LinkSender, Net, NetError, Nonce,
-    Tripwire, Tripwires, calls,
+    Broken, Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, LinkSender, Net, NetError,
+    Nonce, Tripwire, Tripwires, calls,
 };
 use hedge_store::{Journal, Transport};
 use serde::{Deserialize, Serialize};
@@ -346,7 +346,7 @@ impl Shared {
     }
 
     /// Lets the peer that dialled a connection connect a tripwire beside it.
-    fn offer_tripwire(&self, caller: &Caller) {
+    fn offer_tripwire(self: &Arc<Self>, caller: &Caller) {
         let mut nonce = Nonce::default();
         let Some(tripwires) = self.tripwires.get() else {
             return;
@@ -357,27 +357,37 @@ impl Shared {
         let expected = tripwires.expect(nonce);
         let port = tripwires.port();
         say(caller, &Note::Tripwire { port, nonce });
-        let caller = caller.clone();
+        let (links, caller) = (self.clone(), caller.clone());
         self.runtime.spawn(async move {
-            if let Some(mut tripwire) = expected.await {
-                tokio::select! {
-                    _ = tripwire.broken() => caller.link().close(CloseReason::Lost),
-                    _ = caller.link().closed() => {}
-                }
+            if let Some(tripwire) = expected.await {
+                links.watch_tripwire(caller, tripwire).await;
             }
         });
     }
 
-    /// Connects a tripwire beside a connection. When it breaks, the process at the other end is gone.
+    /// Connects a tripwire beside a connection.
     async fn hold_tripwire(self: Arc<Self>, caller: Caller, port: u16, nonce: Nonce) {
-        let link = caller.link();
-        let ips = link.remote_addrs().into_iter().map(|addr| addr.ip());
+        let ips = caller.link().remote_addrs();
+        let ips = ips.into_iter().map(|addr| addr.ip());
         match Tripwire::connect(ips, port, nonce).await {
-            Ok(mut tripwire) => tokio::select! {
-                _ = tripwire.broken() => self.ended(&caller),
-                _ = link.closed() => {}
-            },
+            Ok(tripwire) => self.watch_tripwire(caller, tripwire).await,
             Err(error) => tracing::debug!(%error, "no tripwire to another supervisor"),
+        }
+    }
+
+    /// Waits until the process at the other end of a connection has ended, or the connection closes. If this process lives
+    /// on then, it says so to the other end, which would else replace it as leader.
+    async fn watch_tripwire(&self, caller: Caller, mut tripwire: Tripwire) {
+        let broken = tokio::select! {
+            broken = tripwire.broken() => broken,
+            why = caller.link().closed() => match why {
+                CloseReason::Done | CloseReason::ShuttingDown => return,
+                _ => return tripwire.let_go().await,
+            },
+        };
+        match broken {
+            Broken::Died => self.ended(&caller),
+            Broken::LetGo => caller.link().close(CloseReason::Lost),
         }
     }
 

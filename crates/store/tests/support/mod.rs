@@ -328,9 +328,17 @@ pub fn disk(folder: &Path) -> Place {
 
 /// A group of voters, the first of which leads.
 pub async fn group(hub: &Hub, places: Vec<Place>) -> Vec<Node> {
+    group_with(hub, places, PATIENT).await
+}
+
+/// The same with other timings.
+pub async fn group_with(hub: &Hub, places: Vec<Place>, timing: Timing) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
     for (at, place) in places.into_iter().enumerate() {
-        let options = patient(place, at as u8 + 1);
+        let options = Options {
+            timing,
+            ..patient(place, at as u8 + 1)
+        };
         let node = Node::open_with(hub, options).await.unwrap();
         if nodes.is_empty() {
             node.journal.found().await.unwrap();
@@ -356,7 +364,8 @@ pub async fn join(leader: &Node, node: &Node) {
 }
 
 /// The leader.
-pub async fn leader(nodes: &[Node]) -> &Node {
+pub async fn leader<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> &'a Node {
+    let nodes: Vec<&Node> = nodes.into_iter().collect();
     within("leader", async {
         loop {
             if let Some(node) = nodes

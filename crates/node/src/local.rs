@@ -28,6 +28,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const LINE_MAX: u64 = 16 << 10;
 /// Where supervisor and workers meet that hand large blobs over as files. Short, as are paths of sockets.
 const NEIGHBOURS: &str = "near";
+/// The first worker starts alone: they would delay each other, and a short job is done before the others are of use.
+const HEAD_START: Duration = Duration::from_millis(150);
 /// How long workers get to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -159,7 +161,7 @@ impl LocalGrid {
         let all = async { while self.keepers.join_next().await.is_some() {} };
         _ = tokio::time::timeout(STOP_WITHIN, all).await;
         self.keepers.shutdown().await;
-        self.supervisor.stop().await;
+        self.supervisor.stop_alone().await;
     }
 }
 
@@ -178,6 +180,12 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
+        if self.number > 0 {
+            tokio::select! {
+                () = tokio::time::sleep(HEAD_START) => {}
+                _ = self.stopped.wait_for(|stopped| *stopped) => return,
+            }
+        }
         let mut wait = RESTART_AFTER;
         let mut given_up = 0_u32;
         while !*self.stopped.borrow() {

@@ -36,6 +36,7 @@ pub(crate) use pending_requests::ReplyTo;
 pub use recording::{Recording, Replayed};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 use ticket_files::TicketContacts;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
@@ -180,12 +181,23 @@ impl Supervisor {
 
     /// Stops: hands over leadership if there are other supervisors, and closes all connections.
     pub async fn stop(self) {
+        self.stop_within(Duration::MAX).await;
+    }
+
+    /// Stops where no peer runs any more that the end of a connection could be repeated to.
+    pub(crate) async fn stop_alone(self) {
+        self.stop_within(Duration::ZERO).await;
+    }
+
+    /// The same, and waits no longer than this until peers have heard of it.
+    async fn stop_within(self, heard: Duration) {
         let (done, stopped) = oneshot::channel();
         if self.inputs.send(Input::Stop(done)).await.is_ok() {
             _ = stopped.await;
         }
         let net = self.net.clone();
-        _ = self.transport.run(async move { net.close().await }).await;
+        let closing = async move { tokio::time::timeout(heard, net.close()).await };
+        _ = self.transport.run(closing).await;
         self.store.close();
     }
 

@@ -169,13 +169,16 @@ pub async fn run(
     let _lock = occupy(&config.dir)?;
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
-    let runner = setup::start_runner(&config).await?;
-    let store = setup::open_store(&config).await?;
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
-    let server = DataServer::new(store.clone(), trust.clone());
-    let port = setup::port(&config, key, &known, Some((server, content.handle())));
-    let net = transport.run(Net::bind(port)).await??;
+    let connect = async {
+        let store = setup::open_store(&config).await?;
+        let server = DataServer::new(store.clone(), trust.clone());
+        let port = setup::port(&config, key, &known, Some((server, content.handle())));
+        Ok::<_, NodeError>((transport.run(Net::bind(port)).await??, store))
+    };
+    // Most of the time that a worker takes to start is the kernel's, for the namespaces of its attempts.
+    let (runner, (net, store)) = tokio::try_join!(setup::start_runner(&config), connect)?;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()), &runner.report());
     let _watch = match &config.owner {

@@ -109,11 +109,15 @@ fn hints_to(rig: &mut Rig, to: u8) -> Vec<LeaderSays> {
 
 /// A leader that gave worker 1 the only task of a job, and what a follower heard of it.
 fn hinted() -> (Rig, Follower, HeldAttempt) {
+    hinted_with(group("a", &[]))
+}
+
+fn hinted_with(task: Group) -> (Rig, Follower, HeldAttempt) {
     let mut rig = leader(State::default(), &[]);
     let mut follower = Follower::of(&rig);
     rig.expect(&["worker 7: Lead", "worker 8: Lead"]);
     rig.attach(1, 1);
-    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.submit(1, 1, &plain(vec![task]));
     let [accepted] = &rig.proposed()[..] else {
         panic!("one record")
     };
@@ -175,6 +179,27 @@ fn what_never_reached_its_worker_starts_elsewhere_at_once() {
     });
     let assigned = said.iter().filter(|line| line.contains(": assign "));
     assert_eq!(assigned.collect::<Vec<_>>(), ["worker 1: assign 1.0/0.2.1"]);
+}
+
+#[test]
+fn what_a_worker_may_have_had_before_it_was_restarted_is_lost_if_it_may_run_once() {
+    let (_old, mut next, _) = hinted_with(Group {
+        once: true,
+        ..group("a", &[])
+    });
+    next.leads();
+    let said = next.handle(Event::FromWorker {
+        peer: worker(1),
+        msg: hedge_model::msg::FromWorker::Attach(Box::new(info(1, 1))),
+    });
+    assert_eq!(
+        said,
+        [
+            "append lost 1.0/0.1.1",
+            "measure worker 1: 131072 bytes",
+            "watch worker 1: idle"
+        ]
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod support;
 
 use hedge_core::supervisor::{Action, Config, Effects, Event, Proposal, Supervisor};
-use hedge_model::msg::{FromWorker, Outcome, Request, ToWorker, WorkerInfo};
+use hedge_model::msg::{FromWorker, Outcome, Report, Request, ToWorker, Usage, WorkerInfo};
 use hedge_model::spec::{Group, Network};
 use hedge_model::view::{ExplainView, JobState, JobView};
 use hedge_model::{AttemptId, Ending, JobId, Resources};
@@ -143,6 +143,75 @@ fn a_worker_that_returns_with_the_attempt_before_its_loss_is_recorded_keeps_it()
     rig.commit();
     rig.skip("it is done");
     assert_eq!(view(&rig).state, JobState::Done);
+}
+
+#[test]
+fn a_worker_that_returns_without_the_attempt_does_not_get_it_again_before_the_loss_is_recorded() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.attach(2, 1);
+    rig.submit(1, 1, &plain(vec![once(group("a", &[]))]));
+    rig.commit();
+    rig.skip("it is assigned to the first");
+    rig.gone(1);
+    let lost = rig.proposed();
+    rig.expect(&["append lost 1.0/0.1.1", "stop watching worker 1"]);
+    rig.attach(1, 1);
+    rig.pass_with_heartbeats(Duration::from_secs(1), &[1, 2]);
+    assert_eq!(assigned(&rig.said()), []);
+    lost.into_iter().for_each(|record| rig.committed(record));
+    rig.commit();
+    let said = rig.said();
+    assert_eq!(
+        (&*said[0], assigned(&said)),
+        ("append task 1.0 failed", vec![])
+    );
+    assert_eq!((view(&rig).state, view(&rig).lost), (JobState::Failed, 1));
+}
+
+#[test]
+fn an_attempt_that_counts_as_lost_and_is_returned_unstarted_may_run_elsewhere() {
+    for recorded_before in [true, false] {
+        let mut rig = Rig::new();
+        rig.attach(1, 1);
+        rig.attach(2, 1);
+        rig.submit(1, 1, &plain(vec![once(group("a", &[]))]));
+        rig.commit();
+        rig.skip("it is assigned to the first");
+        rig.gone(1);
+        let lost = rig.proposed();
+        rig.skip("its loss is proposed");
+        let back = WorkerInfo {
+            in_hand: rig.held([attempt(0, 1)]),
+            ..info(1, 1)
+        };
+        rig.attach_with(1, back);
+        rig.from(1, FromWorker::Draining);
+        if recorded_before {
+            lost.iter().for_each(|one| rig.committed(one.clone()));
+        }
+        rig.skip("it is back with the attempt, and leaves");
+        rig.from(
+            1,
+            FromWorker::Ended(Box::new(Report {
+                attempt: attempt(0, 1),
+                outcome: Outcome::Returned,
+                usage: Usage::default(),
+                log: None,
+            })),
+        );
+        let returned = rig.proposed();
+        if !recorded_before {
+            lost.into_iter().for_each(|one| rig.committed(one));
+        }
+        assert_eq!(assigned(&rig.said()), []);
+        returned.into_iter().for_each(|one| rig.committed(one));
+        assert_eq!(assigned(&rig.said()), [(2, attempt(0, 2))]);
+        rig.done(2, attempt(0, 2));
+        rig.commit();
+        rig.skip("it is done");
+        assert_eq!(view(&rig).state, JobState::Done);
+    }
 }
 
 #[test]

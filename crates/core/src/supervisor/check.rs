@@ -239,10 +239,8 @@ impl LeaderView<'_> {
                     let offered = offers.needs_first(offset);
                     let waits = !self.element_may_start(task, job, group);
                     let stranded = self.is_stranded(task, job);
-                    // Between its loss and the record of that, a task that runs once is in no state.
-                    let once = job.spec.groups()[group].once && known.is_some();
                     expect(
-                        !open || carried || offered || delayed || waits || stranded || once,
+                        !open || carried || offered || delayed || waits || stranded,
                         || format!("task {task} is open and forgotten"),
                     )?;
                     expect(!(offered && waits), || {

@@ -156,6 +156,8 @@ pub(crate) struct ActiveTask {
     faulted: Option<WorkerIx>,
     /// The proposed record that decides it, until that is committed.
     committing: Option<Verdict>,
+    /// Its attempt whose loss is proposed, until that is committed, if it may not run again.
+    losing: Option<AttemptId>,
     /// When it is retried after a failure; none if at once.
     retried_at: Option<Time>,
     /// When policies started its last [`POLICY_COPIES_MAX`] copies, oldest first.
@@ -185,6 +187,17 @@ impl ActiveTask {
     /// How the proposed record decides it, until that is committed.
     pub fn committing(&self) -> Option<Verdict> {
         self.committing
+    }
+
+    /// Its attempt whose loss is proposed, until that is committed, if it may not run again. The worker may be back
+    /// by then, with the attempt or without it.
+    pub fn losing(&self) -> Option<AttemptId> {
+        self.losing
+    }
+
+    /// Records that the loss of this attempt is proposed, or none, because the record is committed.
+    pub fn lose(&mut self, attempt: Option<AttemptId>) {
+        self.losing = attempt;
     }
 
     /// When it is retried after a failure; none if at once.

@@ -32,7 +32,7 @@ impl Leadership<'_> {
     pub(crate) fn after_attempt_ended(&mut self, attempt: AttemptId, worker: PeerId, end: &Ending) {
         let id = attempt.task;
         if *end == Ending::Lost {
-            return self.after_attempt_lost(id);
+            return self.after_loss_recorded(attempt);
         }
         send(worker, ToWorker::Settled(attempt), self.out);
         let Some(at) = self.leader.pool.find(worker) else {

@@ -126,29 +126,38 @@ impl Leadership<'_> {
     /// elsewhere. The worker may still connect.
     pub(crate) fn forget_expected(&mut self, ix: WorkerIx) {
         let expected = self.leader.pool[ix].load().expected().clone();
-        for id in expected {
-            let leader = &mut *self.leader;
-            let Some(attempt) = leader.tasks.attempt(id) else {
-                continue;
-            };
-            // The charge ends with the previous leader: this one has not heard from the worker.
-            let charge = Charge {
-                class: attempt.class(),
-                occupied: leader.recovery.since().since(attempt.since()),
-                ..Charge::default()
-            };
-            let redundant = attempt.redundant();
-            self.transition(id, AttemptEvent::Lost);
-            self.record_loss(id, ix, redundant, charge);
-            self.update_task_offers(id.task);
-        }
+        expected
+            .into_iter()
+            .for_each(|id| self.lose_expected(ix, id));
     }
 
-    /// Removes attempts that a worker which connected does not have: their assignments never reached it.
+    fn lose_expected(&mut self, ix: WorkerIx, id: AttemptId) {
+        let leader = &mut *self.leader;
+        let Some(attempt) = leader.tasks.attempt(id) else {
+            return;
+        };
+        // The charge ends with the previous leader: this one has not heard from the worker.
+        let charge = Charge {
+            class: attempt.class(),
+            occupied: leader.recovery.since().since(attempt.since()),
+            ..Charge::default()
+        };
+        let redundant = attempt.redundant();
+        self.transition(id, AttemptEvent::Lost);
+        self.record_loss(id, ix, redundant, charge);
+        self.update_task_offers(id.task);
+    }
+
+    /// Removes attempts that a worker which connected does not have: their assignments never reached it. If it may
+    /// have been restarted since, nobody knows that, and a task that may not run again counts as lost.
     pub(crate) fn drop_undelivered(&mut self, ix: WorkerIx) {
         let worker = &self.leader.pool[ix];
         let (peer, expected) = (worker.peer(), worker.load().expected().clone());
         for id in expected {
+            if self.view().runs_once(id.task) {
+                self.lose_expected(ix, id);
+                continue;
+            }
             self.detach(id);
             self.update_task_offers(id.task);
             self.forget_task_if_over(id.task);

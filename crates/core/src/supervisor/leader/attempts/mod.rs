@@ -145,7 +145,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Proposes the record of an attempt that was lost with its worker.
+    /// Proposes the record of an attempt that was lost with its worker. A task that may not run again is kept from
+    /// that until the record decides.
     pub(crate) fn record_loss(
         &mut self,
         attempt: AttemptId,
@@ -153,6 +154,10 @@ impl Leadership<'_> {
         redundant: bool,
         charge: Charge,
     ) {
+        if self.view().runs_once(attempt.task) {
+            let task = self.leader.tasks.get_or_insert(attempt.task);
+            task.lose(Some(attempt));
+        }
         let worker = &mut self.leader.pool[ix];
         worker.reliability_mut().note_lost();
         let record = Record::AttemptEnded {

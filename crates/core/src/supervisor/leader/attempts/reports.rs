@@ -143,7 +143,8 @@ impl Leadership<'_> {
     }
 
     /// Returns the ending of an attempt that does not decide its task, and what to do once that is recorded. Returns
-    /// none if the worker returned the attempt unstarted, because then nothing is recorded.
+    /// none if the worker returned the attempt unstarted, because then nothing is recorded, unless the attempt counts
+    /// as lost.
     fn undecided(
         &mut self,
         id: AttemptId,
@@ -166,6 +167,8 @@ impl Leadership<'_> {
                 missing.for_each(|hash| self.distrust(hash));
                 ending
             }
+            // The record says that it never ran, so that a task which runs once may run elsewhere.
+            Outcome::Returned if self.view().counts_as_lost(id) => Ending::Vacated,
             Outcome::Returned => {
                 self.given_back(id, worker);
                 return None;

@@ -10,7 +10,7 @@ use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::ending::Fault;
 use hedge_model::record::Record;
-use hedge_model::{Ending, Hash, JobId, TaskId};
+use hedge_model::{AttemptId, Ending, Hash, JobId, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -41,6 +41,16 @@ impl Leadership<'_> {
             self.leader.tasks.get_or_insert(id).retry_at(Some(at));
             self.leader.timers.set(at, Timer::Retry(id));
         }
+    }
+
+    /// Handles the recorded loss of an attempt.
+    pub(crate) fn after_loss_recorded(&mut self, id: AttemptId) {
+        if let Some(known) = self.leader.tasks.get_mut(&id.task)
+            && known.losing() == Some(id)
+        {
+            known.lose(None);
+        }
+        self.after_attempt_lost(id.task);
     }
 
     /// Fails a task for good if an attempt of it was lost with its worker and it may not run again.
@@ -153,16 +163,32 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
+    /// Returns whether a task may not run again once an attempt of it may have begun and was lost.
+    pub(crate) fn runs_once(&self, id: TaskId) -> bool {
+        let job = self.state.jobs.get(&id.job);
+        job.is_some_and(|job| job.spec.groups()[job.spec.group_of(id.number)].once)
+    }
+
     /// Returns whether an open task may not run again because an attempt of it was lost with its worker. Its failure
     /// is being recorded, unless the worker returns with the attempt.
     pub(crate) fn is_stranded(&self, id: TaskId, job: &Job) -> bool {
         if !job.spec.groups()[job.spec.group_of(id.number)].once {
             return false;
         }
-        let attempts = self.leader.tasks.get(&id).map(ActiveTask::attempts);
-        let mut attempts = attempts.unwrap_or_default().iter();
-        attempts.any(|attempt| attempt.state() == AttemptState::Lost)
-            || job.may_not_rerun(id.number)
+        let known = self.leader.tasks.get(&id);
+        let lost = |known: &ActiveTask| {
+            let mut attempts = known.attempts().iter();
+            known.losing().is_some() || attempts.any(|one| one.state() == AttemptState::Lost)
+        };
+        known.is_some_and(lost) || job.may_not_rerun(id.number)
+    }
+
+    /// Returns whether the loss of an attempt is recorded, or proposed, though its worker has it.
+    pub(crate) fn counts_as_lost(&self, id: AttemptId) -> bool {
+        let known = self.leader.tasks.get(&id.task);
+        let job = self.state.jobs.get(&id.task.job);
+        known.is_some_and(|known| known.losing() == Some(id))
+            || job.is_some_and(|job| job.history.contains_key(&id))
     }
 
     /// Returns whether a job with failed tasks can make no more progress: none of its attempts is active, and no task

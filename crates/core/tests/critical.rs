@@ -160,7 +160,8 @@ fn the_longest_way_to_the_end_comes_first() {
         estimate: Estimate {
             cpu_time: Some(Duration::from_secs(seconds)),
             ..Estimate::default()
-        },
+        }
+        .into(),
         ..group(id, deps)
     };
     let groups = vec![

@@ -20,7 +20,10 @@ fn spec(by: &[(Measure, f64)], top: u32) -> JobSpec {
         output: Some(output * MIB),
         network: None,
     };
-    let with = |group: Group, estimate: Estimate| Group { estimate, ..group };
+    let with = |group: Group, estimate: Estimate| Group {
+        estimate: estimate.into(),
+        ..group
+    };
     let file = |path: &str, number: u8, size: u64| FileEntry {
         path: path.into(),
         executable: false,

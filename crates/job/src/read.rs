@@ -137,7 +137,7 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
         group.resources = read_resources(reader, &field);
     }
     if let Some(field) = fields.get("estimate") {
-        group.estimate = read_estimate(reader, &field);
+        group.estimate = read_estimate(reader, &field).into();
     }
     if let Some(field) = fields.get("checkpoint") {
         group.checkpoint = read_checkpoint(reader, &field).map(Arc::new);

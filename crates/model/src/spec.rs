@@ -38,7 +38,7 @@ pub use checkpoint::{
     CHECKPOINT_GRACE, CHECKPOINT_GRACE_MAX, CheckpointRule,
 };
 pub use extension::{Extension, OPEN_GROUPS_MAX};
-pub use few::Few;
+pub use few::{Absent, Few, Rare};
 pub use mount::{MOUNTS_LABEL, MOUNTS_MAX, Mount, check_mount_path, covers};
 pub use network::Network;
 pub use qos::{CriticalPlacement, MaxFailures, Need, Qos, Redundancy, Unplaceable};
@@ -204,7 +204,7 @@ pub struct Group {
     pub critical: bool,
     /// What each task probably needs.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub estimate: Estimate,
+    pub estimate: Rare<Estimate>,
     /// The kind; if none, the id. Tasks of one kind are expected to behave alike, in this job and in others, so that
     /// the history of earlier ones is the estimate for later ones.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -271,7 +271,7 @@ impl Group {
             retry_delay: None,
             time_limit: None,
             critical: false,
-            estimate: Estimate::default(),
+            estimate: Rare::default(),
             kind: None,
             needs: Vec::new(),
             axes: Few::default(),
@@ -360,6 +360,16 @@ pub struct Estimate {
     pub network: Option<u64>,
     /// Bytes of its outputs.
     pub output: Option<u64>,
+}
+
+impl Absent for Estimate {
+    const ABSENT: &'static Self = &Self {
+        cpu_time: None,
+        memory: None,
+        disk: None,
+        network: None,
+        output: None,
+    };
 }
 
 /// A checked job, with data derived from it.

@@ -553,7 +553,8 @@ pub fn timed(id: &str, seconds: u64, deps: &[&str]) -> Group {
         estimate: Estimate {
             cpu_time: Some(Duration::from_secs(seconds)),
             ..Estimate::default()
-        },
+        }
+        .into(),
         ..group(id, deps)
     }
 }

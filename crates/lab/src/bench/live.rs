@@ -216,7 +216,8 @@ fn fork_join(redundancy: Redundancy) -> Result<JobSpec, Failure> {
             estimate: Estimate {
                 cpu_time: Some(takes),
                 ..Estimate::default()
-            },
+            }
+            .into(),
             ..Group::program(id, &["sh", "-c", &script])
         }
     };

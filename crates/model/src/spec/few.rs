@@ -1,5 +1,5 @@
-//! A small representation of lists that most groups do not have. A job may have a hundred thousand groups, so each
-//! byte counts.
+//! Small representations of what most groups do not have. A job may have a hundred thousand groups, so each byte
+//! counts.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::ops::Deref;
@@ -52,5 +52,47 @@ impl<T: Serialize> Serialize for Few<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Vec::deserialize(from).map(Self::from)
+    }
+}
+
+/// A value that takes one word if it is the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rare<T>(Option<Box<T>>);
+
+/// A type with a default that can be borrowed from anywhere.
+pub trait Absent: Default + PartialEq + 'static {
+    /// The default.
+    const ABSENT: &'static Self;
+}
+
+impl<T> Default for Rare<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Absent> Deref for Rare<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or(T::ABSENT)
+    }
+}
+
+impl<T: Absent> From<T> for Rare<T> {
+    fn from(value: T) -> Self {
+        Self((value != *T::ABSENT).then(|| Box::new(value)))
+    }
+}
+
+impl<T: Absent + Serialize> Serialize for Rare<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(to)
+    }
+}
+
+impl<'de, T: Absent + Deserialize<'de>> Deserialize<'de> for Rare<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        T::deserialize(from).map(Self::from)
     }
 }

@@ -191,7 +191,7 @@ impl From<&super::Group> for Group {
             crash_limit: group.retries.saturating_add(1),
             time_limit: group.time_limit,
             critical: group.critical,
-            estimate: group.estimate,
+            estimate: *group.estimate,
             kind: group.kind.clone(),
             needs: group.needs.clone(),
         }
@@ -215,7 +215,7 @@ impl From<Group> for super::Group {
             retries: group.crash_limit.saturating_sub(1),
             time_limit: group.time_limit,
             critical: group.critical,
-            estimate: group.estimate,
+            estimate: group.estimate.into(),
             kind: group.kind,
             needs: group.needs,
             ..Self::program(&group.id, &[])

@@ -63,7 +63,8 @@ pub fn scale(tasks: u32, workers: u32, qos: Qos) -> Result<Scale, Error> {
         estimate: Estimate {
             cpu_time: Some(Duration::from_secs_f64(TASK)),
             ..Estimate::default()
-        },
+        }
+        .into(),
         ..Group::program("task", &["task"])
     };
     let draft = Draft {

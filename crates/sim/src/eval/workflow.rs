@@ -241,7 +241,8 @@ impl Workflow {
                     disk: (output_bytes > 0).then_some(output_bytes),
                     output: (output_bytes > 0).then_some(output_bytes),
                     ..Estimate::default()
-                },
+                }
+                .into(),
                 kind: Some(task.kind.clone()),
                 critical: task.critical,
                 checkpoint: saves(at).then(|| checkpoint.clone()),

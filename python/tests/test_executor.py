@@ -8,7 +8,9 @@ import select
 import signal
 import threading
 import time
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,16 @@ from hedgerow import (
     run,
     wait,
 )
+
+
+class Counting(deque):  # type: ignore[type-arg]
+    """A queue that counts what is taken from it."""
+
+    taken = 0
+
+    def popleft(self) -> Any:
+        self.taken += 1
+        return super().popleft()
 
 
 class OwnError(Exception):
@@ -263,3 +275,16 @@ def test_a_grid_that_is_not_there_is_said_at_the_first_call(tmp_path: Path, monk
 
 def test_run_needs_nothing() -> None:
     assert run(add, 20, 22) == 42
+
+
+def test_calls_that_wait_for_a_process_are_not_looked_at_again_with_each_end(grid: LocalGrid) -> None:
+    calls = 4_000
+    with Executor(2, grid=grid) as executor:
+        slow = [executor.submit(time.sleep, 0.001) for _ in range(3)]
+        assert [call.result(timeout=60) for call in slow] == [None] * 3
+        state = executor._engine.state
+        with state.changed:
+            (kind,) = state.kinds.values()
+            queue = kind.ready = Counting(kind.ready)
+        wait([executor.submit(time.sleep, 0.001) for _ in range(calls)], timeout=120)
+        assert calls <= queue.taken < 2 * calls

@@ -117,7 +117,7 @@ class Receiver:
             self._state.moved_at = time.monotonic()
             if task.kind is not None:
                 task.kind.times.running -= 1
-                if task.kind.ready or self._settings.max_workers is not None:
+                if task.kind.waits() or self._settings.max_workers is not None:
                     self._state.replan = True
                     self._state.changed.notify_all()
         if end["end"] != "done":

@@ -7,6 +7,7 @@ import hashlib
 import secrets
 import threading
 import time
+from collections import deque
 from typing import Any, Optional
 
 from . import _bundle
@@ -15,7 +16,7 @@ from ._errors import DependencyFailed, GridError
 from ._grid import Grid
 from ._options import CallOptions
 from ._pickling import Blob, Payload, blob
-from ._sizing import CALLS_MAX, HOLD_S, plan
+from ._sizing import HOLD_S, plan
 from ._stall import Stall
 from ._state import State, Submitted
 from ._tasks import Kind, Ready, Settings, Task, label, write_task
@@ -120,7 +121,7 @@ class Sender:
 
     def _idle_left(self) -> Optional[float]:
         """How long there is nothing to do from now on unless something happens; None for ever."""
-        since = [kind.held_since for kind in self._state.kinds.values() if kind.ready]
+        since = [kind.held_since for kind in self._state.kinds.values() if kind.waits()]
         ends = [self._stall.due()]
         if since and not self._is_full():
             ends.append(min(since) + HOLD_S)
@@ -156,7 +157,7 @@ class Sender:
         kinds = self._state.kinds
         if len(kinds) >= self._kinds_max:
             # As where each call has a function of its own.
-            for key in [key for key, known in kinds.items() if not known.ready and known.times.running == 0]:
+            for key in [key for key, known in kinds.items() if not known.waits() and known.times.running == 0]:
                 del kinds[key]
             self._kinds_max = max(_KINDS_MAX, 2 * len(kinds))
         return kinds.setdefault(kind.key(), kind)
@@ -173,9 +174,9 @@ class Sender:
         with self._state.changed:
             assert ready.kind is not None
             kind = ready.kind = self._register(ready.kind)
-            if not kind.ready:
+            if not kind.waits():
                 kind.held_since = time.monotonic()
-            kind.ready.append(ready)
+            kind.queue(ready.alone).append(ready)
 
     def _drop(self, call: Call) -> None:
         """A call was cancelled before it was sent."""
@@ -192,40 +193,58 @@ class Sender:
     def _plan(self) -> None:
         """Puts calls into tasks, but for those that are held back."""
         with self._state.changed:
-            kinds = [kind for kind in self._state.kinds.values() if kind.ready]
+            kinds = [kind for kind in self._state.kinds.values() if kind.waits()]
         slots = self.slots() if kinds else 1
         for kind in kinds:
             if not self._is_full():
                 self._plan_kind(kind, slots)
 
     def _plan_kind(self, kind: Kind, slots: int) -> None:
-        limit, now = self._settings.max_workers, time.monotonic()
+        """Puts calls of a kind into tasks. Touches only those calls, however many wait."""
+        while not self._is_full() and (first := self._next(kind.ready_alone)) is not None:
+            self._assign([first])
+        now = time.monotonic()
+        sizes = plan(len(kind.ready), kind.times, slots, now - kind.held_since, self._room())
+        for size in sizes:
+            taken = [ready for ready in (self._next(kind.ready) for _ in range(size)) if ready is not None]
+            self._assign_runs(taken)
+            left = [ready for ready in taken if ready.call in self._readies]
+            if left:
+                with self._state.changed:
+                    kind.ready.extendleft(reversed(left))
+                break
         with self._state.changed:
-            count = len(kind.ready) if limit is None else min(len(kind.ready), limit * CALLS_MAX)
-            waiting = [kind.ready.popleft() for _ in range(count)]
-        for ready in waiting:
-            if ready.call.cancelled():
-                self._readies.pop(ready.call, None)
-                self._drop(ready.call)
-        waiting = [ready for ready in waiting if ready.call in self._readies]
-        for ready in waiting:
-            if ready.alone and not self._is_full():
-                self._assign([ready])
-        together = [ready for ready in waiting if not ready.alone]
-        at = 0
-        for size in plan(len(together), kind.times, slots, now - kind.held_since, alone=False):
-            self._assign_runs([ready for ready in together[at : at + size] if ready.call.task is None])
-            at += size
-        with self._state.changed:
-            kind.ready.extendleft(ready for ready in reversed(waiting) if ready.call in self._readies)
-            if at and kind.ready:
+            for queue in (kind.ready_alone, kind.ready):
+                # They went along with calls that take their results.
+                while queue and queue[0].call not in self._readies:
+                    queue.popleft()
+            if sizes and kind.waits():
                 kind.held_since = now
+
+    def _next(self, queue: deque[Ready]) -> Optional[Ready]:
+        """Takes the oldest call that is in no task and was not cancelled."""
+        while True:
+            with self._state.changed:
+                if not queue:
+                    return None
+                ready = queue.popleft()
+            if ready.call not in self._readies:
+                continue
+            if not ready.call.cancelled():
+                return ready
+            del self._readies[ready.call]
+            self._drop(ready.call)
+
+    def _room(self) -> Optional[int]:
+        """How many processes more may run calls; None for any number."""
+        limit = self._settings.max_workers
+        with self._state.changed:
+            return None if limit is None else limit - len(self._state.tasks) - len(self._outbox)
 
     def _is_full(self) -> bool:
         """Whether no process more may run calls."""
-        limit = self._settings.max_workers
-        with self._state.changed:
-            return limit is not None and len(self._state.tasks) + len(self._outbox) >= limit
+        room = self._room()
+        return room is not None and room <= 0
 
     def _assign_runs(self, readies: list[Ready]) -> None:
         """Makes a task of each run of consecutive numbers, which its label can name."""

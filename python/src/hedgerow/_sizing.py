@@ -50,16 +50,18 @@ class CallTimes:
         return max(_DEADLINE_S, _DEADLINE_TIMES * calls * (self.mean or 0.0))
 
 
-def plan(count: int, times: CallTimes, slots: int, held_s: float, alone: bool) -> list[int]:
+def plan(count: int, times: CallTimes, slots: int, held_s: float, most: int | None = None) -> list[int]:
     """Sizes of the processes that of ``count`` waiting calls are started now, oldest first; the rest is held back.
 
-    ``held_s`` says for how long the oldest has waited, ``slots`` how many processes the grid runs at once.
+    ``held_s`` says for how long the oldest has waited, ``slots`` how many processes the grid runs at once, ``most`` how
+    many processes may be started, if not any number.
     """
     late = held_s >= HOLD_S
-    if alone or (times.mean is not None and not times.is_short()):
-        return [1] * count
+    most = count if most is None else max(min(most, count), 0)
+    if times.mean is not None and not times.is_short():
+        return [1] * most
     if times.mean is None:
-        return [1] * (count if late else min(count, max(slots - times.running, 0)))
+        return [1] * (most if late else min(most, max(slots - times.running, 0)))
     free = 2 * slots - times.running
     if free <= 0:
         if not late:
@@ -69,7 +71,7 @@ def plan(count: int, times: CallTimes, slots: int, held_s: float, alone: bool) -
     wanted = max(1, min(free, int(count * mean / _WORTH_S) + 1))
     size = min(-(-count // wanted), max(int(_TOGETHER_S / mean), 1), CALLS_MAX)
     sizes: list[int] = []
-    while count > 0 and (late or len(sizes) < free):
+    while count > 0 and len(sizes) < most and (late or len(sizes) < free):
         sizes.append(min(size, count))
         count -= sizes[-1]
     return sizes

@@ -78,14 +78,15 @@ class State:
 
     def unsent(self) -> bool:
         """Whether calls are not on the grid yet."""
-        return bool(self.queue or self.requeued or self.in_hand or any(kind.ready for kind in self.kinds.values()))
+        return bool(self.queue or self.requeued or self.in_hand or any(kind.waits() for kind in self.kinds.values()))
 
     def unsent_calls(self) -> list[Call]:
         """These calls, but for those that the sender has in hand."""
         with self.changed:
             calls = [submitted.call for submitted in self.queue]
             calls += [ready.call for ready in self.requeued]
-            return calls + [ready.call for kind in self.kinds.values() for ready in kind.ready]
+            kinds = self.kinds.values()
+            return calls + [ready.call for kind in kinds for ready in (*kind.ready_alone, *kind.ready)]
 
     def fail_all(self, error: BaseException) -> None:
         """Fails all calls that are not decided; no more are taken."""
@@ -97,5 +98,6 @@ class State:
             self.tasks.clear()
             for kind in self.kinds.values():
                 kind.ready.clear()
+                kind.ready_alone.clear()
             self.changed.notify_all()
         self.decided(sum(call.fail(error) for call in calls))

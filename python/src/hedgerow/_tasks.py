@@ -49,14 +49,23 @@ class Kind:
     #: The name of the function.
     name: str
     times: CallTimes = field(default_factory=CallTimes)
-    #: Calls that were not sent yet, oldest first.
+    #: Calls that were not sent yet, oldest first: those that may share a process, and those that have one of their own.
     ready: deque[Ready] = field(default_factory=deque)
+    ready_alone: deque[Ready] = field(default_factory=deque)
     #: Since when the oldest of them waits, seconds of the monotonic clock.
     held_since: float = 0.0
 
     def key(self) -> tuple[object, ...]:
         """Tells kinds apart."""
         return self.functions.name, self.name, self.options.key()
+
+    def queue(self, alone: bool) -> deque[Ready]:
+        """The calls that were not sent yet and do, or do not, have a process of their own."""
+        return self.ready_alone if alone else self.ready
+
+    def waits(self) -> bool:
+        """Whether calls of it were not sent yet."""
+        return bool(self.ready or self.ready_alone)
 
 
 @dataclass

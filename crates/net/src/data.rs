@@ -14,6 +14,7 @@ pub use consent::{serve_for, serves_for};
 pub use digest::Digest;
 pub use fetch::{FetchError, Fetched, Fetcher, SourceFailure, Transfer};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
+pub use parallel::map as map_in_parallel;
 pub use server::DataServer;
 pub use store::{DataStore, PlaceMode, Placement};
 

@@ -24,7 +24,8 @@ pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, cal
 pub use close::CloseReason;
 pub use data::{
     DataServer, DataStore, Digest, FetchError, Fetched, Fetcher, GRANT_HASHES_MAX, Grant,
-    PlaceMode, Placement, Refusal, SourceFailure, Transfer, Trust, serve_for, serves_for,
+    PlaceMode, Placement, Refusal, SourceFailure, Transfer, Trust, map_in_parallel, serve_for,
+    serves_for,
 };
 pub use endpoint::{ALPN_CONTROL, ALPN_DATA, IDLE_TIMEOUT, Net, NetConfig};
 pub use error::NetError;

@@ -3,6 +3,7 @@
 //! A blob of more than [`GROUP_BYTES`] is cut into groups. The BLAKE3 chaining values of all groups, in their order,
 //! are the blob's *proof*: the blob's hash follows from them, and each group can be verified against its own.
 
+use super::parallel;
 use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
 };
@@ -50,7 +51,7 @@ impl Digest {
     /// None if the file's length changes meanwhile.
     fn of_groups(file: &File, size: u64) -> io::Result<Option<Digest>> {
         let groups: Vec<u64> = (0..size.div_ceil(GROUP_BYTES as u64)).collect();
-        let hashed = super::parallel::map(&groups, |group, buffer| {
+        let hashed = parallel::map(&groups, parallel::THREADS_MAX, |group, buffer| {
             let offset = group * GROUP_BYTES as u64;
             buffer.resize((size - offset).min(GROUP_BYTES as u64) as usize, 0);
             file.read_exact_at(buffer, offset)?;
@@ -71,7 +72,9 @@ impl Digest {
 
     /// Reads files to their ends, on all processors; the results are in the same order. Blocks.
     pub fn of_files(paths: &[PathBuf]) -> Vec<io::Result<Digest>> {
-        super::parallel::map(paths, |path, buffer| Digest::of_file(path, buffer))
+        parallel::map(paths, parallel::THREADS_MAX, |path, buffer| {
+            Digest::of_file(path, buffer)
+        })
     }
 
     /// Reads to the end and hands each piece on after it was hashed.

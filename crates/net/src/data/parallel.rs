@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Threads that work on files at a time, each with two files open and a buffer of 1 MiB at most.
-const THREADS_MAX: usize = 16;
+pub(super) const THREADS_MAX: usize = 16;
 /// Most items that a thread takes at once.
 const TAKEN_MAX: usize = 16;
 
@@ -15,9 +15,11 @@ thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Applies `work` to each item; the results are in the items' order. Each thread has a buffer of its own. Blocks.
-pub(super) fn map<T: Sync, R: Send>(
+/// Applies `work` to each item on at most `threads_max` threads; the results are in the items' order. Each thread has a
+/// buffer of its own. Blocks.
+pub fn map<T: Sync, R: Send>(
     items: &[T],
+    threads_max: usize,
     work: impl Fn(&T, &mut Vec<u8>) -> R + Sync,
 ) -> Vec<R> {
     // The system reads files to tell how many processors there are.
@@ -25,7 +27,7 @@ pub(super) fn map<T: Sync, R: Send>(
     let threads = match items.len() {
         0 | 1 => 1,
         _ if STARTED.get() => 1,
-        count => cores().min(THREADS_MAX).min(count),
+        count => cores().min(threads_max).min(count),
     };
     if threads <= 1 {
         let mut buffer = Vec::new();

@@ -13,6 +13,7 @@ mod retired;
 pub use place::{PlaceMode, Placement};
 
 use super::digest::{Digest, GROUP_BYTES, Proof};
+use super::parallel;
 use crate::NetError;
 use bytes::Bytes;
 use catalog::{Catalog, Held};
@@ -148,7 +149,7 @@ impl DataStore {
     ) -> Result<Vec<(Hash, u64)>, NetError> {
         let added = self.blocking(move |store| {
             let add = |path: &PathBuf, buffer: &mut Vec<u8>| store.copy_in(path, buffer, &note);
-            Ok(super::parallel::map(&paths, add))
+            Ok(parallel::map(&paths, parallel::THREADS_MAX, add))
         });
         let added = added.await.map_err(|error| self.failed("add to", error))?;
         added.into_iter().collect()

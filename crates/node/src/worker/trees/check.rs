@@ -3,18 +3,16 @@
 use super::{MANIFEST, ROOT};
 use hedge_model::Hash;
 use hedge_model::tree::{Manifest, TreeEntry, TreeFile, TreeKind};
+use hedge_net::map_in_parallel;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Threads that read files at a time, each with one file open.
 const THREADS_MAX: usize = 4;
-/// Entries that a thread takes at once.
-const TAKEN: usize = 64;
 
 /// Compares all of a tree: no entry is missing, none was added, and each is what its manifest says. Blocks.
 ///
@@ -36,30 +34,14 @@ pub(super) fn check(folder: &Path, hash: Hash) -> Result<(), String> {
             "it has {count} entries or more, and {listed} are listed"
         ));
     }
-    let next = AtomicUsize::new(0);
-    let wrong = Mutex::new(None);
-    let note = |why: String| *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-    std::thread::scope(|scope| {
-        for _ in 0..cores.min(THREADS_MAX) {
-            scope.spawn(|| {
-                loop {
-                    let from = next.fetch_add(TAKEN, Ordering::Relaxed);
-                    let to = manifest.entries.len().min(from + TAKEN);
-                    let Some(taken) = manifest.entries.get(from..to).filter(|one| !one.is_empty())
-                    else {
-                        return;
-                    };
-                    if let Some(why) = taken.iter().find_map(|entry| different(&root, entry)) {
-                        note(why);
-                        next.store(manifest.entries.len(), Ordering::Relaxed);
-                    }
-                }
-            });
-        }
+    let wrong = AtomicBool::new(false);
+    let found = map_in_parallel(&manifest.entries, THREADS_MAX, |entry, _| {
+        // Nothing more has to be read after the first difference.
+        let why = (!wrong.load(Ordering::Relaxed)).then(|| different(&root, entry))?;
+        wrong.fetch_or(why.is_some(), Ordering::Relaxed);
+        why
     });
-    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
-    wrong.map_or(Ok(()), Err)
+    found.into_iter().flatten().next().map_or(Ok(()), Err)
 }
 
 /// The number of entries below a folder, links not followed; at most one more than expected.

@@ -3,25 +3,17 @@
 
 mod common;
 
-use common::tasks::{Marks, attempts, await_empty_scratch, count, workers_of};
+use common::tasks::{
+    Marks, attempts, await_empty_scratch, count, submit_and_wait, task, workers_of,
+};
 use common::{Grid, Place, json, text, told, until};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
-
-fn submit_and_wait(place: &Place, job: &str) -> Output {
-    fs::write(place.folder.join("job.toml"), job).unwrap();
-    place.call(&["submit", "--wait", "job.toml"])
-}
 
 fn submit(place: &Place, job: &str) -> String {
     fs::write(place.folder.join("job.toml"), job).unwrap();
     place.submit("job.toml")
-}
-
-fn task(id: &str, script: &str, more: &str) -> String {
-    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n{more}\n")
 }
 
 fn await_clean(grid: &Grid) {
@@ -86,7 +78,7 @@ fn a_job_can_ask_to_fail_where_no_worker_fits() {
         ),
     ] {
         let job = [fail, &task("t", "true", more)].concat();
-        let output = submit_and_wait(&grid.place, &job);
+        let output = submit_and_wait(&grid.place, &job, &[]);
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
         assert!(text(&output.stdout).contains(why), "{}", told(&output));
     }
@@ -97,7 +89,7 @@ fn a_command_that_does_not_exist_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 2);
     let job = "[[task]]\nid = \"t\"\ncommand = [\"no-such-program\", \"x\"]\n";
-    let output = submit_and_wait(&grid.place, job);
+    let output = submit_and_wait(&grid.place, job, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(
         told(&output).contains("program not found: no-such-program"),
@@ -112,12 +104,12 @@ fn a_declared_output_that_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);
     let job = task("t", "echo x > made", "outputs = [\"made\", \"never-made\"]");
-    let output = submit_and_wait(&grid.place, &job);
+    let output = submit_and_wait(&grid.place, &job, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(told(&output).contains("never-made"), "{}", told(&output));
     // What the last line of a task's standard error says is what people look for first.
     let job = task("t", "echo first >&2; echo the reason >&2; exit 9", "");
-    let output = submit_and_wait(&grid.place, &job);
+    let output = submit_and_wait(&grid.place, &job, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     for part in ["exit code 9", "the reason"] {
         assert!(told(&output).contains(part), "{}", told(&output));
@@ -147,7 +139,7 @@ fn a_failing_task_is_tried_again_on_another_worker_up_to_its_limit() {
     let all = attempts(&grid.place, &job, "lucky");
     assert_eq!(workers_of(&all).len(), 3, "each time elsewhere: {all:?}");
     assert_eq!(marks.starts("lucky"), 3);
-    let output = submit_and_wait(&grid.place, &[no_copies, &unlucky].concat());
+    let output = submit_and_wait(&grid.place, &[no_copies, &unlucky].concat(), &[]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(told(&output).contains("exit code 8"), "{}", told(&output));
     let all = attempts(&grid.place, "2", "unlucky");
@@ -167,7 +159,7 @@ fn a_task_over_its_time_limit_is_ended_with_all_its_processes() {
     let work = "setsid sh -c 'sleep 1000; :' \"$MARKS\" & (sleep 1000; :) & sleep 1000";
     marks.let_go("t");
     let job = marks.task("t", work, "time_limit = \"3s\"\nretries = 0");
-    let output = submit_and_wait(&grid.place, &job);
+    let output = submit_and_wait(&grid.place, &job, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(
         told(&output).contains("it ran longer than its time limit of 3s"),

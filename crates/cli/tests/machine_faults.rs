@@ -2,19 +2,9 @@
 
 mod common;
 
-use common::tasks::{attempts, count};
+use common::tasks::{attempts, count, submit_and_wait, task};
 use common::{Grid, Place, json, text, told};
 use std::fs;
-use std::process::Output;
-
-fn submit_and_wait(place: &Place, job: &str) -> Output {
-    fs::write(place.folder.join("job.toml"), job).unwrap();
-    place.call(&["submit", "--wait", "--json", "job.toml"])
-}
-
-fn task(id: &str, script: &str, more: &str) -> String {
-    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n{more}\n")
-}
 
 #[test]
 fn a_worker_short_of_descriptors_fails_no_task() {
@@ -32,7 +22,7 @@ fn a_worker_short_of_descriptors_fails_no_task() {
     grid.place.await_workers(1);
     let more = "array = \"0..100\"\nretries = 0\noutputs = [\"out-${index}\"]";
     let job = task("t", "sleep 0.2; echo made > out-${index}", more);
-    let output = submit_and_wait(&grid.place, &job);
+    let output = submit_and_wait(&grid.place, &job, &["--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     let view = json(&output);
     assert_eq!(
@@ -50,7 +40,7 @@ fn a_disk_limit_is_named_whether_one_file_or_many_pass_it() {
         "exec head -c 30000000 /dev/zero > big",
         "for i in 1 2 3 4 5 6 7 8; do head -c 4000000 /dev/zero > $i; done",
     ] {
-        let output = submit_and_wait(&grid.place, &task("t", script, more));
+        let output = submit_and_wait(&grid.place, &task("t", script, more), &["--json"]);
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
         let why = json(&output)["why"].as_str().unwrap().to_owned();
         assert!(
@@ -120,7 +110,7 @@ fn each_cause_of_a_failure_is_told_by_its_name_and_with_what_was_used() {
     let tasks =
         CAUSES.map(|(id, script, more, _)| task(id, script, &format!("retries = 0\n{more}")));
     let absent = "[[task]]\nid = \"absent\"\ncommand = [\"no-such-program\"]\nretries = 0\n";
-    let output = submit_and_wait(&grid.place, &(tasks.concat() + absent));
+    let output = submit_and_wait(&grid.place, &(tasks.concat() + absent), &["--json"]);
     let view = json(&output);
     assert_eq!((&view["failed"], &view["lost"]), (&9.into(), &0.into()));
     assert_eq!(view["attempts"]["failed"], 9, "each began once: {view}");
@@ -148,7 +138,7 @@ fn outputs_that_cannot_be_taken_say_what_they_are_at_the_first_attempt() {
         ("true", "without making its output"),
     ] {
         let job = task("t", script, "retries = 0\noutputs = [\"out\"]");
-        let output = submit_and_wait(&grid.place, &job);
+        let output = submit_and_wait(&grid.place, &job, &["--json"]);
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
         let why = json(&output)["why"].as_str().unwrap().to_owned();
         assert!(why.contains("\"out\"") && why.contains(what), "{why}");
@@ -172,7 +162,7 @@ fn shell_variables_survive_where_the_task_is_no_array() {
     assert_eq!(text(&output.stdout), "n=1\nn=2\nn=3\n", "{}", told(&output));
     let script = "x=4; echo ${index} ${x} $${index} > out-${index}";
     let more = "array = \"7..8\"\nenv = { index = \"5\" }\noutputs = [\"out-${index}\"]";
-    let output = submit_and_wait(&grid.place, &task("t", script, more));
+    let output = submit_and_wait(&grid.place, &task("t", script, more), &["--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     let made = json(&output)["results"][0].as_str().unwrap().to_owned();
     let made = fs::read_to_string(grid.place.folder.join(made)).unwrap();
@@ -184,7 +174,7 @@ fn names_that_collide_are_refused_or_told_as_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);
     let array = task("t", "true", "array = \"0..2\"\noutputs = [\"out\"]");
-    let output = submit_and_wait(&grid.place, &array);
+    let output = submit_and_wait(&grid.place, &array, &["--json"]);
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     assert!(
         told(&output).contains("all tasks of the array"),
@@ -192,13 +182,17 @@ fn names_that_collide_are_refused_or_told_as_what_they_are() {
         told(&output)
     );
     let bad = task("t", "true", "outputs = [\"fine\", \"out[\"]");
-    let output = submit_and_wait(&grid.place, &bad);
+    let output = submit_and_wait(&grid.place, &bad, &["--json"]);
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     assert!(told(&output).contains("is no pattern"), "{}", told(&output));
     // What patterns match is known only at the end.
     let make = |id| task(id, "echo made > made", "outputs = [\"m*\"]");
     let read = task("c", "true", "inputs = [{ task = \"a\" }, { task = \"b\" }]");
-    let output = submit_and_wait(&grid.place, &[make("a"), make("b"), read].concat());
+    let output = submit_and_wait(
+        &grid.place,
+        &[make("a"), make("b"), read].concat(),
+        &["--json"],
+    );
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     let why = json(&output)["why"].as_str().unwrap().to_owned();
     assert!(

@@ -3,17 +3,13 @@
 mod common;
 
 use common::group::Group;
-use common::tasks::Marks;
+use common::tasks::{Marks, task};
 use common::{Grid, Place, json, text, told, until};
 use serde_json::Value;
 use std::fs;
 
 fn write(place: &Place, name: &str, text: &str) {
     fs::write(place.folder.join(name), text).unwrap();
-}
-
-fn task(id: &str, script: &str, more: &str) -> String {
-    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n{more}\n")
 }
 
 fn refused(place: &Place, args: &[&str], why: &str) {

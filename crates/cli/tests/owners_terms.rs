@@ -3,25 +3,15 @@
 
 mod common;
 
-use common::tasks::{Marks, attempts, count};
+use common::tasks::{Marks, attempts, count, submit_and_wait, task};
 use common::{Grid, Place, json, text, told, until};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 fn write(place: &Place, job: &str) {
     fs::write(place.folder.join("job.toml"), job).unwrap();
-}
-
-fn submit_and_wait(place: &Place, job: &str) -> Output {
-    write(place, job);
-    place.call(&["submit", "--wait", "--json", "job.toml"])
-}
-
-fn task(id: &str, script: &str, more: &str) -> String {
-    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n{more}\n")
 }
 
 fn why(place: &Place, job: &str, task: &str) -> Value {
@@ -83,7 +73,7 @@ fn a_task_sees_the_shared_folder_that_it_asks_for_and_goes_only_where_it_is() {
     // One that does not ask sees nothing of it, on that worker too.
     let script = format!("test ! -e {path}");
     let others = task("other", &script, "array = \"0..8\"");
-    let output = submit_and_wait(&grid.place, &others);
+    let output = submit_and_wait(&grid.place, &others, &["--json"]);
     assert_eq!(json(&output)["done"], 8, "{}", told(&output));
     // The same from the command line.
     let read = format!("{path}/in");
@@ -114,7 +104,7 @@ fn a_shared_folder_to_read_cannot_be_changed() {
         "cat {path}/in > got; echo x > {path}/out && exit 7; rm {path}/in && exit 8; exit 0"
     );
     let job = task("t", &script, "shares = [\"data\"]\noutputs = [\"got\"]");
-    let output = submit_and_wait(&grid.place, &job);
+    let output = submit_and_wait(&grid.place, &job, &["--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     assert!(shared.join("in").exists() && !shared.join("out").exists());
     assert_eq!(grid.place.workers()[0]["shares"][0], "data:ro");
@@ -264,7 +254,7 @@ fn a_task_that_reached_its_memory_limit_runs_again_with_more() {
     let grid = Grid::start(folder.path(), 1);
     let script = "exec python3 -c 'x = bytes(90 << 20) + b\"1\"; import time; time.sleep(0.5)'";
     let more = "resources = { memory = \"40 MiB\" }\nretry_memory = [1, 1.5, 6]";
-    let output = submit_and_wait(&grid.place, &task("t", script, more));
+    let output = submit_and_wait(&grid.place, &task("t", script, more), &["--json"]);
     let view = json(&output);
     assert_eq!(view["state"], "done", "{}", told(&output));
     assert_eq!(
@@ -324,7 +314,11 @@ fn people_are_shown_the_values_of_a_tasks_parameters() {
     );
     let shown = told(&grid.place.call(&["explain", &id, "t.2"]));
     assert!(shown.contains("parameters lr=0.01 seed=0"), "{shown}");
-    let plain = submit_and_wait(&grid.place, "[[task]]\nid = \"t\"\ncommand = [\"true\"]\n");
+    let plain = submit_and_wait(
+        &grid.place,
+        "[[task]]\nid = \"t\"\ncommand = [\"true\"]\n",
+        &["--json"],
+    );
     let plain = json(&plain)["job"].to_string();
     assert!(!told(&grid.place.call(&["tasks", &plain])).contains("PARAMETERS"));
 }

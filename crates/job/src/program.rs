@@ -32,7 +32,8 @@ pub struct Program {
     pub each: Option<ProgramLines>,
     /// Marks it critical.
     pub critical: bool,
-    /// Runs one attempt at a time, so that what it prints while it runs is its output.
+    /// Whether redundant attempts are off where [`Program::redundancy`] is not given, because what it prints is shown
+    /// while it runs. A worker that is about to leave still gets it copied, which `Some(Redundancy::None)` rules out.
     pub no_copies: bool,
     /// Files, folders and globs to send with the job.
     pub inputs: Vec<String>,

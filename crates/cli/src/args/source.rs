@@ -96,7 +96,7 @@ pub struct Needs {
         conflicts_with = "job"
     )]
     pub rerun: Option<bool>,
-    /// Which redundant attempts the program may get [default: auto, with --uses-share none]
+    /// Which redundant attempts the program may get [default: auto; none if its output is shown while it runs, or with --uses-share]
     #[arg(long, value_name = "WHICH", requires = "program", conflicts_with = "job", value_parser = redundancy)]
     pub redundancy: Option<Redundancy>,
     /// Use the folder that workers share under this name; only they run the program. Repeatable

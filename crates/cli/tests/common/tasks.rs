@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 /// What a gated task runs: does what `BEFORE` says, marks its start, waits for leave, works, marks its end.
 const GATED: &str = r#"
@@ -16,6 +17,17 @@ until [ -e "$MARKS/go.$HEDGE_TASK_ID" ] || [ -e "$MARKS/go.$me" ]; do sleep 0.02
 eval "$WORK"
 : > "$MARKS/end.$me"
 "#;
+
+/// A task of a job file that runs a piece of shell; `more` are further lines.
+pub fn task(id: &str, script: &str, more: &str) -> String {
+    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n{more}\n")
+}
+
+/// Writes a job file, submits it and waits for its end; `more` are further arguments.
+pub fn submit_and_wait(place: &Place, job: &str, more: &[&str]) -> Output {
+    fs::write(place.folder.join("job.toml"), job).unwrap();
+    place.call(&[&["submit", "--wait"], more, &["job.toml"]].concat())
+}
 
 /// The folder of marks.
 pub struct Marks(PathBuf);

@@ -27,26 +27,23 @@ impl Job {
     /// Returns the memory of an attempt in bytes, if earlier attempts of its task reached their memory limit and that
     /// changes it.
     pub(crate) fn memory_of_attempt(&self, attempt: AttemptId) -> Option<u64> {
-        let number = attempt.task.number;
-        let group = &self.spec.groups()[self.spec.group_of(number)];
-        if group.retry_memory.is_empty() {
-            return None;
-        }
-        let earlier = self
-            .ended_now(number)
-            .filter(|ended| ended.attempt < attempt);
-        let reached = earlier.filter(|ended| matches!(ended.end, Ending::MemoryLimit { .. }));
-        group.raised_memory(reached.count() as u32)
+        self.memory_after(attempt.task.number, |earlier| earlier < attempt)
     }
 
     /// The same for the next attempt of a task.
     pub(crate) fn memory_of_next(&self, number: u32) -> Option<u64> {
+        self.memory_after(number, |_| true)
+    }
+
+    /// The same after those of a task's ended attempts for which `counts` holds.
+    fn memory_after(&self, number: u32, counts: impl Fn(AttemptId) -> bool) -> Option<u64> {
         let group = &self.spec.groups()[self.spec.group_of(number)];
         if group.retry_memory.is_empty() {
             return None;
         }
         let ended = self.ended_now(number);
         let reached = ended.filter(|ended| matches!(ended.end, Ending::MemoryLimit { .. }));
+        let reached = reached.filter(|ended| counts(ended.attempt));
         group.raised_memory(reached.count() as u32)
     }
 

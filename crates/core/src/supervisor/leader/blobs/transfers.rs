@@ -2,6 +2,7 @@
 
 use crate::supervisor::durable::job::{Done, Job};
 use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, CopyEvent};
+use crate::supervisor::leader::jobs::failure::LOST;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
 use crate::supervisor::{Action, FetchFailure, send};
@@ -113,7 +114,7 @@ impl Leadership<'_> {
         let spec = job.map(|job| &job.spec);
         if let Some(spec) = spec.filter(|spec| spec.groups()[spec.group_of(task.number)].once) {
             let why = format!(
-                "the outputs of task {} were lost with its worker, and rerun = false keeps it from running again",
+                "the outputs of task {} were {LOST}",
                 spec.label(task.number)
             );
             return self.fail_job(task.job, Some(task), why);

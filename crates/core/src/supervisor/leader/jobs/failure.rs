@@ -231,7 +231,7 @@ impl Job {
     /// Returns how a failed task's last attempt ended, not counting attempts that were stopped.
     pub(crate) fn why_task_failed(&self, id: TaskId) -> String {
         if self.tasks[id.number as usize].is_lost() {
-            return WHY_LOST.to_owned();
+            return format!("it was {LOST}");
         }
         let why = self.ending_of_failed(id);
         why.map_or_else(|| "it was cancelled".to_owned(), Ending::to_string)
@@ -244,12 +244,12 @@ impl Job {
     }
 }
 
-/// Why a task ended as lost.
-const WHY_LOST: &str = "it was lost with its worker, and rerun = false keeps it from running again";
+/// Says what became of a task that may not run again, or of its outputs.
+pub(crate) const LOST: &str = "lost with its worker, and rerun = false keeps it from running again";
 
 /// Returns why a job failed, if only one of its tasks did, because it was lost.
 fn lost(label: &str) -> String {
-    format!("task {label} was lost with its worker, and rerun = false keeps it from running again")
+    format!("task {label} was {LOST}")
 }
 
 /// Returns why a job failed, if only one of its tasks did, after this many failures of that task.

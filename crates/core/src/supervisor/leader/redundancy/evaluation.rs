@@ -218,6 +218,9 @@ impl Leadership<'_> {
         let offers = leader.jobs[entry.job].group(at);
         let wanted = offers.remaining(job.spec.groups()[at].count()) as usize;
         let shape = offers.shape();
+        if leader.yielding.stopping.len() >= wanted {
+            return;
+        }
         for id in leader.yielding_by_speed() {
             if self.leader.yielding.stopping.len() >= wanted {
                 break;

@@ -44,7 +44,7 @@ refused! {
     a_syntax_error: "name = \"zoom\n[[task]]\n";
     a_list_that_is_not_closed: "[[task]]\nid = \"a\"\ncommand = [\"true\"\ndeps = [\"b\"]\n";
     an_unknown_key: "[[task]]\nid = \"a\"\ncommand = [\"true\"]\ninptus = [\"x\"]\n";
-    a_key_known_elsewhere: "[[task]]\nid = \"a\"\ncommand = [\"true\"]\ncwd = \"/tmp\"\n";
+    a_key_known_elsewhere: "[[task]]\nid = \"a\"\ncommand = [\"true\"]\nstdout = \"log\"\n";
     an_unknown_key_of_the_job: "nam = \"x\"\n[[task]]\nid = \"a\"\ncommand = [\"true\"]\n";
     a_wrong_type: "[qos]\ncopies = \"2\"\n[[task]]\nid = \"a\"\ncommand = \"true\"\n";
     a_wrong_unit: "[[task]]\nid = \"a\"\ncommand = [\"true\"]\nresources = { memory = \"32 MX\" }\n";

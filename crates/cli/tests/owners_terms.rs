@@ -95,6 +95,52 @@ fn a_task_sees_the_shared_folder_that_it_asks_for_and_goes_only_where_it_is() {
 }
 
 #[test]
+fn a_task_starts_in_the_shared_folder_that_it_names_and_leaves_its_outputs_in_its_own() {
+    let (_outside, shared) = open_folder();
+    fs::create_dir(shared.join("below")).unwrap();
+    fs::write(
+        shared.join("below/hello"),
+        "#!/bin/sh\necho hello from $PWD\n",
+    )
+    .unwrap();
+    let all = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(shared.join("below/hello"), all).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let place = shared.display();
+    let grid = Grid::with(folder.path(), 1, &["--share", &format!("data={place}")]);
+    fs::write(grid.place.folder.join("given"), "given").unwrap();
+    let script = "cat in; ls; ./below/hello > $HOME/out; cat $HOME/given >> $HOME/out";
+    let more = "shares = [\"data\"]\ncwd = \"data\"\ninputs = [\"given\"]\noutputs = [\"out\"]";
+    let output = submit_and_wait(&grid.place, &task("t", script, more), &["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let id = json(&output)["job"].to_string();
+    let printed = grid.place.call(&["logs", &id, "t"]);
+    assert_eq!(text(&printed.stdout), "from the owner\nbelow\nin\n");
+    let fetched = grid.place.call(&["fetch", &id, "--out", "results"]);
+    assert!(fetched.status.success(), "{}", told(&fetched));
+    let out = fs::read_to_string(grid.place.folder.join("results/out")).unwrap();
+    assert_eq!(out, format!("hello from {place}\ngiven"));
+    // The same from the command line, below it.
+    let run = |cwd: &str| {
+        let args = ["submit", "--wait", "--uses-share", "data", "--cwd", cwd];
+        grid.place.call(&[&args[..], &["--", "./hello"]].concat())
+    };
+    let output = run("data/below");
+    let from = format!("hello from {place}/below\n");
+    assert_eq!(text(&output.stdout), from, "{}", told(&output));
+    let said = told(&run("data/absent"));
+    assert!(
+        said.contains("the folder in `cwd` cannot be entered: No such file"),
+        "{said}"
+    );
+    let said = told(&run("dta"));
+    assert!(
+        said.contains("is in no shared folder that the task uses"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_shared_folder_to_read_cannot_be_changed() {
     let (_outside, shared) = open_folder();
     let folder = tempfile::tempdir().unwrap();

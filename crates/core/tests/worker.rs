@@ -168,6 +168,7 @@ fn body(runtime: Runtime) -> Arc<GrantedBody> {
         resources: Resources::cpus(1000),
         time_limit: None,
         shares: Vec::new(),
+        cwd: String::new(),
         network: None,
         checkpoint: None,
         mounts: Vec::new(),

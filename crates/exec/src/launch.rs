@@ -12,14 +12,16 @@ pub const TAIL_BYTES: u64 = 64 << 10;
 /// One attempt to run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
-    /// The program: a path with a `/`, relative to the attempt's folder, or a name that is searched in the attempt's folder
-    /// and then in `PATH`.
+    /// The program: a path with a `/`, relative to the folder that it starts in, or a name that is searched in the attempt's
+    /// folder and then in `PATH`.
     pub program: String,
     /// Its arguments, without its name.
     pub args: Vec<String>,
-    /// Variables that are added to [`crate::SpawnerConfig::env`] or replace those there. `HOME`, `TMPDIR` and `PWD` are the
-    /// attempt's folders unless set here.
+    /// Variables that are added to [`crate::SpawnerConfig::env`] or replace those there. `HOME` and `TMPDIR` are the attempt's
+    /// folders, and `PWD` is where it starts, unless set here.
     pub env: Vec<(String, String)>,
+    /// The absolute path of the folder that it starts in; none for the attempt's own folder.
+    pub cwd: Option<PathBuf>,
     /// Standard input.
     pub stdin: Stdin,
     /// How much it may use.

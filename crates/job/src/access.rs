@@ -5,10 +5,14 @@ use crate::tree::{Node, Value};
 use crate::words::{COPIED, NETWORK};
 use hedge_model::spec::{Few, Group};
 
-/// Reads the keys about shared folders, the network, retries, reruns and copies.
+/// Reads the keys about shared folders, the folder to start in, the network, retries, reruns and copies.
 pub fn read_access(reader: &mut Reader, fields: &Fields<'_>, group: &mut Group) {
     if let Some(field) = fields.get("shares") {
         group.shares = reader.texts(&field).into();
+    }
+    if let Some(field) = fields.get("cwd") {
+        let cwd = reader.text(&field);
+        group.cwd = cwd.map_or_else(String::new, |cwd| cwd.to_string()).into();
     }
     if let Some(field) = fields.get("network") {
         group.network = reader.word(&field, "is no kind of network access", &NETWORK);

@@ -17,17 +17,12 @@ pub(super) struct Reader {
 }
 
 /// A key's meaning where it is known from the design or from elsewhere, but not taken.
-const HINTS: [(&str, &str); 12] = [
+const HINTS: [(&str, &str); 11] = [
     (
         "crash_limit",
         "a task that fails is tried `retries` times more",
     ),
     ("request", "what a task takes is written in `resources`"),
-    (
-        "cwd",
-        "a task runs in a fresh folder of its own that holds its `inputs`; to work in a folder of `shares`, begin the command \
-         with \"env\", \"-C\", \"/folder\"",
-    ),
     (
         "stdout",
         "what a task prints is kept, see `hedge logs`; files are named in `outputs`",

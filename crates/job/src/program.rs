@@ -53,6 +53,8 @@ pub struct Program {
     pub retries: Option<u32>,
     /// Shared folders of the workers' machines that it uses.
     pub shares: Vec<String>,
+    /// The folder that it starts in: one of `shares`, and a path below it.
+    pub cwd: Option<String>,
     /// The network that it needs, and the most that it gets.
     pub network: Option<Network>,
     /// Whether it runs again when it was lost with its worker, where it is given.
@@ -135,6 +137,7 @@ impl Program {
         group.command = texts(&self.words);
         group.critical = self.critical;
         group.shares = texts(&self.shares).into();
+        group.cwd = self.cwd.clone().unwrap_or_default().into();
         group.network = self.network;
         group.copied = self.redundancy.map(|given| given != Redundancy::None);
         set_tries(&mut group, self.retries, self.rerun);

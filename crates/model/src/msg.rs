@@ -224,6 +224,8 @@ pub struct Body {
     pub time_limit: Option<Duration>,
     /// Shared folders that the tasks use.
     pub shares: Vec<Arc<str>>,
+    /// Where the tasks start: one of `shares`, and a path below it; empty for their scratch directories.
+    pub cwd: String,
     /// The most network access of the tasks; none if it is what the worker allows.
     pub network: Option<Network>,
     /// How the tasks make checkpoints.

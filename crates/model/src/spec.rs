@@ -235,6 +235,10 @@ pub struct Group {
     /// Names of folders of the workers' machines that its tasks use. Only workers that offer all of them run them.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shares: Few<Arc<str>>,
+    /// Where its tasks start instead of in their scratch directories: one of `shares`, and a path below it. Empty if
+    /// they start there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cwd: Rare<String>,
     /// The network access that its tasks need, and the most that they get; none if they take what their worker allows.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: Option<Network>,
@@ -281,6 +285,7 @@ impl Group {
             preload: Few::default(),
             mounts: Few::default(),
             shares: Few::default(),
+            cwd: Rare::default(),
             network: None,
             once: false,
             copied: None,

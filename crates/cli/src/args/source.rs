@@ -107,6 +107,14 @@ pub struct Needs {
         conflicts_with = "job"
     )]
     pub uses_share: Vec<String>,
+    /// Start the program in this folder: the NAME of one that it uses, and a path below it [default: its scratch directory]
+    #[arg(
+        long,
+        value_name = "NAME[/PATH]",
+        requires = "uses_share",
+        conflicts_with = "job"
+    )]
+    pub cwd: Option<String>,
     /// The network that the program needs, and the most that it gets: none, loopback or any [default: what the worker's
     /// owner allows]
     #[arg(long, value_name = "KIND", requires = "program", conflicts_with = "job", value_parser = network)]

@@ -203,6 +203,7 @@ fn program(needs: Needs, words: Vec<String>) -> Result<Program, Failure> {
         rerun: needs.rerun,
         redundancy: needs.redundancy,
         shares: needs.uses_share,
+        cwd: needs.cwd,
         network: needs.network,
         inputs: needs.input,
         mounts: needs.mount,

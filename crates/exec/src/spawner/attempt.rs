@@ -116,6 +116,8 @@ pub(crate) struct Prepared {
     pub program: CString,
     pub args: Vec<CString>,
     pub env: Vec<CString>,
+    /// Where it starts instead of in the attempt's folder.
+    pub cwd: Option<CString>,
     pub stdin: Option<OwnedFd>,
 }
 
@@ -199,9 +201,10 @@ pub(crate) fn prepare(
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     let progress = PROGRESS_FD.to_string();
+    let cwd = launch.cwd.as_ref().map(|cwd| cwd.to_string_lossy());
     let own = [
         ("HOME", slot.work_path.as_str()),
-        ("PWD", &slot.work_path),
+        ("PWD", cwd.as_deref().unwrap_or(&slot.work_path)),
         ("TMPDIR", &slot.tmp_path),
         ("HEDGE_PROGRESS_FD", &progress),
     ];
@@ -228,9 +231,14 @@ pub(crate) fn prepare(
         _ if name.contains('\0') => return Err(never("the program's name holds a NUL")),
         "" => return Err(never("the command is empty; name a program")),
         _ if name.contains('/') => PathBuf::from(name),
-        _ => programs
-            .find(name, path, slot, offered)
-            .ok_or_else(|| never(&not_found(name)))?,
+        _ => {
+            let found = programs.find(name, path, slot, offered);
+            let found = found.ok_or_else(|| never(&not_found(name)))?;
+            match cwd {
+                Some(_) => Path::new(&slot.work_path).join(found),
+                None => found,
+            }
+        }
     };
     let text = |value: String| {
         CString::new(value).map_err(|_| never("the command or its environment holds a NUL"))
@@ -245,6 +253,10 @@ pub(crate) fn prepare(
             .into_iter()
             .map(|(name, value)| text(format!("{name}={value}")))
             .collect::<Result<_, _>>()?,
+        cwd: cwd
+            .as_ref()
+            .map(|cwd| text(cwd.clone().into_owned()))
+            .transpose()?,
         stdin: stdin(launch, slot, user)
             .map_err(|error| worker_ending("open the task's standard input", &error))?,
     })
@@ -264,6 +276,11 @@ pub(crate) fn explain(name: &str, program: &CStr, failure: Failure) -> Ending {
         Step::Clone => "start a process",
         Step::Streams => "connect a process's streams",
         Step::Folder => "enter the task's folder",
+        Step::Cwd => {
+            let said = io::Error::from_raw_os_error(failure.errno);
+            let why = format!("the folder in `cwd` cannot be entered: {said}");
+            return Ending::NotStarted { why };
+        }
         Step::Limits => "set a process's limits",
         Step::Sandbox => "lock a process in",
         Step::Execute => match not_executed(name, program, failure.errno) {

@@ -23,6 +23,8 @@ pub(crate) struct Command {
     pub args: Vec<CString>,
     pub env: Vec<CString>,
     pub folder: RawFd,
+    /// The path that it enters once the rules for it hold.
+    pub cwd: Option<CString>,
     pub stdin: RawFd,
     pub stdout: RawFd,
     pub stderr: RawFd,
@@ -59,6 +61,7 @@ pub(crate) enum Step {
     Clone,
     Streams,
     Folder,
+    Cwd,
     Limits,
     Sandbox,
     Execute,
@@ -297,6 +300,9 @@ unsafe fn become_program(shared: &Shared) -> Result<(), (Step, i32)> {
         if let Some(ruleset) = c.ruleset {
             let number = crate::landlock::RESTRICT_SELF;
             call(number, [ruleset as usize, 0, 0, 0]).map_err(at(Step::Sandbox))?;
+        }
+        if let Some(cwd) = &c.cwd {
+            call(libc::SYS_chdir, [cwd.as_ptr() as usize, 0, 0, 0]).map_err(at(Step::Cwd))?;
         }
         // Before the program runs: it could start others that a later change would miss.
         if c.idle {

@@ -137,6 +137,14 @@ pub static TASK: Table = Table {
                    them. The task goes only to workers that share all of them.",
         },
         Key {
+            name: "cwd",
+            kind: Kind::Text,
+            default: Default::Means("the scratch directory"),
+            example: "\"data/genomes\"",
+            what: "The folder that the task starts in: one of `shares`, and a path below it. Inputs and outputs stay in \
+                   the scratch directory, which `HOME` names.",
+        },
+        Key {
             name: "network",
             kind: Kind::Word(|| meanings(&NETWORK)),
             default: Default::Means("what the worker's owner allows"),

@@ -47,7 +47,7 @@ pub fn with_memory(resources: &Resources, memory: Option<u64>) -> Cow<'_, Resour
     }
 }
 
-/// Checks the keys about shared folders, copies and memory of retries.
+/// Checks the keys about shared folders, the folder to start in, copies and memory of retries.
 pub(super) fn check_access(at: usize, group: &Group) -> Checked<()> {
     let place = |key, item| Place {
         group: Some(at),
@@ -89,6 +89,7 @@ pub(super) fn check_access(at: usize, group: &Group) -> Checked<()> {
             format!("remove `{key}`"),
         );
     }
+    check_cwd(at, group)?;
     if group.once && group.copied == Some(true) {
         return wrong(
             place("redundancy", None),
@@ -97,6 +98,42 @@ pub(super) fn check_access(at: usize, group: &Group) -> Checked<()> {
         );
     }
     check_memory(at, group)
+}
+
+fn check_cwd(at: usize, group: &Group) -> Checked<()> {
+    let place = Place {
+        group: Some(at),
+        key: "cwd",
+        item: None,
+    };
+    let cwd = group.cwd.as_str();
+    if cwd.is_empty() {
+        return Ok(());
+    }
+    let (share, _) = cwd.split_once('/').unwrap_or((cwd, ""));
+    if !group.shares.iter().any(|known| **known == *share) {
+        return wrong(
+            place,
+            format!("{cwd:?} is in no shared folder that the task uses"),
+            "write the name of one of `shares`, and a path below it: cwd = \"data/genomes\"",
+        );
+    }
+    let odd = |part: &str| matches!(part, "" | "." | "..") || part.contains('\0');
+    if cwd.split('/').any(odd) {
+        return wrong(
+            place,
+            format!("{cwd:?} is no path below a shared folder"),
+            "write it without `.`, `..` and `/` at its end",
+        );
+    }
+    if group.runtime == Runtime::Python {
+        return wrong(
+            place,
+            "a process that is forked from an interpreter starts in its scratch directory",
+            "remove `runtime`, or have the program enter the folder",
+        );
+    }
+    Ok(())
 }
 
 fn check_memory(at: usize, group: &Group) -> Checked<()> {
@@ -205,8 +242,28 @@ mod tests {
         assert!(ended.groups()[0].once, "views of an ended job need it");
     }
 
+    fn in_share(group: &mut Group, cwd: &str) {
+        group.shares = vec!["data".into()].into();
+        group.cwd = cwd.to_owned().into();
+    }
+
+    #[test]
+    fn a_task_may_start_in_a_shared_folder_and_below_it() {
+        for cwd in ["data", "data/a/b c"] {
+            let mut group = group();
+            in_share(&mut group, cwd);
+            let spec = job(group).unwrap();
+            assert_eq!(
+                spec.format(),
+                3,
+                "an earlier version would start it elsewhere"
+            );
+            assert_eq!(JobSpec::decode(&spec.encode().unwrap()), Ok(spec));
+        }
+    }
+
     type Case = (fn(&mut Group), &'static str, Option<usize>);
-    const WRONG: [Case; 10] = [
+    const WRONG: [Case; 14] = [
         (
             |group| group.shares = vec!["a b".into()].into(),
             "shares",
@@ -225,6 +282,17 @@ mod tests {
         (
             |group| group.shares = (0..17).map(|at| format!("s{at}").into()).collect(),
             "shares",
+            None,
+        ),
+        (|group| in_share(group, "/srv/data"), "cwd", None),
+        (|group| in_share(group, "dat/a"), "cwd", None),
+        (|group| in_share(group, "data/../a"), "cwd", None),
+        (
+            |group| {
+                in_share(group, "data");
+                group.runtime = Runtime::Python;
+            },
+            "cwd",
             None,
         ),
         (

@@ -65,6 +65,10 @@ pub trait Absent: Default + PartialEq + 'static {
     const ABSENT: &'static Self;
 }
 
+impl Absent for String {
+    const ABSENT: &'static Self = &String::new();
+}
+
 impl<T> Default for Rare<T> {
     fn default() -> Self {
         Self(None)

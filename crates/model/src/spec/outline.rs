@@ -1,6 +1,6 @@
 //! Outlines: reduced specifications of ended jobs.
 
-use super::{Draft, Few, Group, Input, JobSpec, positional};
+use super::{Draft, Few, Group, Input, JobSpec, Rare, positional};
 use std::sync::Arc;
 
 /// The longest program name that an outline keeps, in characters.
@@ -48,6 +48,7 @@ fn outlined(group: &Group) -> Group {
         preload: Few::default(),
         mounts: Few::default(),
         shares: Few::default(),
+        cwd: Rare::default(),
         network: None,
         retry_memory: Few::default(),
         ..group.clone()

@@ -4,7 +4,7 @@ use super::Input;
 use super::checkpoints::Saver;
 use super::gpus::{Gpus, HeldGpus};
 use super::heartbeats::HeartbeatSender;
-use super::permissions::permissions;
+use super::permissions::{cwd, permissions};
 use super::printed::Outputs;
 use super::staging::{MountedAt, Staged, stage};
 use super::trees::TreeCache;
@@ -299,6 +299,7 @@ fn launch(
         program: words.first().cloned().unwrap_or_default(),
         args: words.into_iter().skip(1).collect(),
         env,
+        cwd: cwd(&tools.shares, body),
         stdin: if body.stdin.is_some() {
             Stdin::Placed
         } else {

@@ -32,6 +32,18 @@ pub(super) fn permissions(
     Ok(permissions)
 }
 
+/// Returns the path that an attempt starts in, if that is not its scratch directory. The folder is one that
+/// [`permissions`] has found.
+pub(super) fn cwd(shares: &[(String, SharedFolder)], body: &Body) -> Option<PathBuf> {
+    let (name, below) = body.cwd.split_once('/').unwrap_or((&body.cwd, ""));
+    let mut all = shares.iter();
+    let (_, folder) = all.find(|(known, _)| known == name)?;
+    Some(match below {
+        "" => folder.path.clone(),
+        below => folder.path.join(below),
+    })
+}
+
 /// The trees that an attempt sees.
 fn mounted(trees: &[MountedAt]) -> Vec<MountedFolder> {
     let each = trees.iter().map(|(tree, at)| MountedFolder {

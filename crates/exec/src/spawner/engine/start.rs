@@ -332,6 +332,7 @@ impl Engine {
             args: prepared.args,
             env: prepared.env,
             folder: slot.work.as_raw_fd(),
+            cwd: prepared.cwd,
             stdin: stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
             stdout: pipes.stdout.write.as_raw_fd(),
             stderr: pipes.stderr.write.as_raw_fd(),

@@ -162,6 +162,7 @@ impl Engine {
             args,
             env,
             folder: root.as_raw_fd(),
+            cwd: None,
             stdin: self.null.as_raw_fd(),
             stdout: pipes.stdout.write.as_raw_fd(),
             stderr: pipes.stderr.write.as_raw_fd(),

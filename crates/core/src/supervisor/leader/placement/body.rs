@@ -90,6 +90,7 @@ impl Leadership<'_> {
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
             shares: spec.shares.to_vec(),
+            cwd: String::clone(&spec.cwd),
             network: spec.network,
             checkpoint: spec.checkpoint.clone(),
             mounts,

@@ -1,7 +1,7 @@
 //! A client of a grid: sends requests, submits and watches jobs, and fetches results.
 
+mod connections;
 mod inputs;
-mod lines;
 mod open;
 mod parts;
 mod results;
@@ -14,6 +14,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::{Input, ReplyTo};
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
+use connections::{Connection, Connections, NEWS_MAX};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{
     Extended, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, TASK_NAMES_MAX,
@@ -27,9 +28,8 @@ use hedge_net::{
 };
 pub use inputs::{HashedFile, InputFiles};
 use inputs::{InUse, Uses};
-use lines::{Line, Lines, NEWS_MAX};
 pub use open::OpenFile;
-use results::does_not_fit;
+use results::unexpected_reply;
 pub use results::{Printed, Results, Unwritten, Written};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -44,7 +44,7 @@ pub use transcript::{Differs, Repetition, Transcript};
 /// The delay before a lost watch is opened again. A former leader needs a moment to notice that it no longer leads.
 const WATCH_AGAIN: Duration = Duration::from_millis(20);
 /// How long a watch waits for the next leader before it ends.
-const QUIET_FOR: Duration = Duration::from_secs(3);
+const LEADER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// A client; cheap to clone. The connections close with the last clone.
 #[derive(Clone, Debug)]
@@ -68,13 +68,13 @@ struct Remote {
     key: SecretKey,
     /// The hash of the ticket's secret.
     ticket: Hash,
-    lines: Lines,
-    data: OnceCell<Arc<Content>>,
+    connections: Connections,
+    blobs: OnceCell<Arc<ClientBlobs>>,
 }
 
 /// The client's own blob store, with what serves and fetches blobs. Its directory is removed with it.
 #[derive(Debug)]
-struct Content {
+struct ClientBlobs {
     store: DataStore,
     fetcher: Fetcher,
     server: InputServer,
@@ -114,7 +114,7 @@ impl Client {
                 supervisor.input(local).await?;
                 answer.await.map_err(|_| ended())?
             }
-            Grid::Remote(remote) => remote.lines.ask(request).await?,
+            Grid::Remote(remote) => remote.connections.ask(request).await?,
         };
         match reply {
             Reply::No(refusal) => Err(refusal.into()),
@@ -126,7 +126,7 @@ impl Client {
     pub fn leader(&self) -> Option<PeerId> {
         match &self.0.grid {
             Grid::Here(supervisor, _) => Some(supervisor.addr().peer),
-            Grid::Remote(remote) => remote.lines.leads(),
+            Grid::Remote(remote) => remote.connections.leads(),
         }
     }
 
@@ -140,7 +140,7 @@ impl Client {
         let (mut all, mut after) = (Vec::new(), after);
         loop {
             let Reply::Jobs(more) = self.ask(Request::Jobs(after)).await? else {
-                return Err(does_not_fit());
+                return Err(unexpected_reply());
             };
             // Stop if the supervisor repeats itself, or the loop would not end.
             let next = more.first().map(|job| job.id);
@@ -159,15 +159,15 @@ impl Client {
     /// Watches a job: receives a view at each change, until the job has ended. If another supervisor takes over, the
     /// watch continues there. If none does, the channel closes before the job has ended.
     pub async fn watch(&self, job: JobId) -> Result<mpsc::Receiver<JobView>, ClientError> {
-        let deadline = Lines::patience();
-        let (first, mut line, mut replies) = loop {
-            let (line, mut replies) = self.open_watch(job, deadline).await?;
+        let deadline = Connections::patience();
+        let (first, mut connection, mut replies) = loop {
+            let (connection, mut replies) = self.open_watch(job, deadline).await?;
             match replies.recv().await {
-                Some(Reply::Job(view)) => break (*view, line, replies),
+                Some(Reply::Job(view)) => break (*view, connection, replies),
                 Some(Reply::No(refusal)) if refusal.kind != RefusalKind::NotLeading => {
                     return Err(refusal.into());
                 }
-                _ if Instant::now() < deadline => self.not_led(line).await,
+                _ if Instant::now() < deadline => self.back_off_after_lost_leader(connection).await,
                 _ => return Err(ended()),
             }
         };
@@ -181,10 +181,10 @@ impl Client {
                     Some(Reply::Job(view)) => view,
                     // Another supervisor leads, or soon will.
                     None | Some(Reply::No(_)) => {
-                        client.not_led(line.take()).await;
-                        let deadline = Instant::now() + QUIET_FOR;
+                        client.back_off_after_lost_leader(connection.take()).await;
+                        let deadline = Instant::now() + LEADER_WAIT_MAX;
                         match client.open_watch(job, deadline).await {
-                            Ok(more) => (line, replies) = more,
+                            Ok(more) => (connection, replies) = more,
                             Err(_) => break,
                         }
                         open = !news.is_closed();
@@ -199,10 +199,10 @@ impl Client {
         Ok(watched)
     }
 
-    /// Handles that a supervisor leads no longer or is gone, and waits a moment.
-    async fn not_led(&self, line: Option<Line>) {
-        if let (Grid::Remote(remote), Some(line)) = (&self.0.grid, line) {
-            remote.lines.leads_no_longer(&line);
+    /// Forgets the leader at the end of a connection that no longer leads or is gone, and waits before the next try.
+    async fn back_off_after_lost_leader(&self, connection: Option<Connection>) {
+        if let (Grid::Remote(remote), Some(connection)) = (&self.0.grid, connection) {
+            remote.connections.leads_no_longer(&connection);
         }
         tokio::time::sleep(WATCH_AGAIN).await;
     }
@@ -211,7 +211,7 @@ impl Client {
         &self,
         job: JobId,
         deadline: Instant,
-    ) -> Result<(Option<Line>, mpsc::Receiver<Reply>), ClientError> {
+    ) -> Result<(Option<Connection>, mpsc::Receiver<Reply>), ClientError> {
         let request = Request::Watch(job);
         match &self.0.grid {
             Grid::Here(supervisor, role) => {
@@ -225,8 +225,8 @@ impl Client {
                 Ok((None, answers))
             }
             Grid::Remote(remote) => {
-                let opened = remote.lines.open(&request, deadline).await;
-                opened.map(|(line, answers)| (Some(line), answers))
+                let opened = remote.connections.open(&request, deadline).await;
+                opened.map(|(connection, answers)| (Some(connection), answers))
             }
         }
     }
@@ -253,7 +253,7 @@ impl Client {
         let ask = |spec, from| Request::Submit { key, spec, from };
         match self.offer(spec.encode(), inputs, ask).await? {
             Reply::Accepted(job) => Ok(job),
-            _ => Err(does_not_fit()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -274,7 +274,7 @@ impl Client {
         };
         match self.offer(extension.encode(), inputs, ask).await? {
             Reply::Extended(extended) => Ok(extended),
-            _ => Err(does_not_fit()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -288,7 +288,7 @@ impl Client {
     pub async fn ends(&self, job: JobId, after: u64) -> Result<EndsView, ClientError> {
         match self.ask(Request::Ends { job, after }).await? {
             Reply::Ends(view) => Ok(*view),
-            _ => Err(does_not_fit()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -341,10 +341,10 @@ impl Client {
                 (Data::Inline(bytes.into()), remote.serves_nothing())
             }
             Grid::Remote(remote) => {
-                let content = remote.content().await?;
-                let (data, used) = content.serve(bytes, inputs).await?;
+                let blobs = remote.blobs().await?;
+                let (data, used) = blobs.serve(bytes, inputs).await?;
                 in_use = Some(used);
-                (data, content.server.clone())
+                (data, blobs.server.clone())
             }
         };
         let answer = self.ask(request(data, from)).await;
@@ -355,12 +355,12 @@ impl Client {
         answer
     }
 
-    /// After a refusal: returns an error that names the file whose content changed before the grid read it.
+    /// After a failed submission: returns an error that names the file whose content changed before the grid read it.
     fn check_unchanged(&self, inputs: &InputFiles) -> Result<(), ClientError> {
         let store = match &self.0.grid {
             Grid::Here(supervisor, _) => &supervisor.store,
-            Grid::Remote(remote) => match remote.data.get() {
-                Some(content) => &content.store,
+            Grid::Remote(remote) => match remote.blobs.get() {
+                Some(blobs) => &blobs.store,
                 None => return Ok(()),
             },
         };
@@ -373,10 +373,10 @@ impl Client {
         }
     }
 
-    /// Closes the connections gracefully.
+    /// Closes the connections gracefully, for all clones of this client.
     pub async fn close(self) {
         if let Grid::Remote(remote) = &self.0.grid {
-            remote.lines.close();
+            remote.connections.close();
             remote.net.close().await;
         }
     }
@@ -394,13 +394,13 @@ impl Remote {
             proof: Some(ticket.secret),
             payload: Vec::new(),
         };
-        let lines = Lines::connect(net.clone(), hello, known).await?;
+        let connections = Connections::connect(net.clone(), hello, known).await?;
         Ok(Self {
             net,
             key,
             ticket: ticket.secret_hash(),
-            lines,
-            data: OnceCell::new(),
+            connections,
+            blobs: OnceCell::new(),
         })
     }
 
@@ -417,13 +417,13 @@ impl Remote {
     }
 
     /// Returns the client's blob store. It is created, with its own port, when first needed.
-    async fn content(&self) -> Result<&Arc<Content>, ClientError> {
+    async fn blobs(&self) -> Result<&Arc<ClientBlobs>, ClientError> {
         let open = || async {
             let dir = Temporary::private("hedge-client-");
             let dir =
                 dir.map_err(|error| ClientError::Local(format!("no folder for content: {error}")))?;
             let store = DataStore::open(dir.path()).await.map_err(local)?;
-            let trust = Trust::new(self.lines.supervisors());
+            let trust = Trust::new(self.connections.supervisors());
             let server = DataServer::new(store.clone(), trust);
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
             // A separate identity: a peer that knows the client from its control connection would dial that port,
@@ -436,7 +436,7 @@ impl Remote {
             let net = Net::bind(config).await.map_err(local)?;
             let fetcher = Fetcher::new(self.net.clone(), store.clone(), Handle::current());
             let client = hedge_net::peer_id(&self.key);
-            Ok(Arc::new(Content {
+            Ok(Arc::new(ClientBlobs {
                 store,
                 fetcher,
                 server: hedge_net::serve_for(client, &key, net.local_addr()),
@@ -445,11 +445,11 @@ impl Remote {
                 _dir: dir,
             }))
         };
-        self.data.get_or_try_init(open).await
+        self.blobs.get_or_try_init(open).await
     }
 }
 
-impl Content {
+impl ClientBlobs {
     /// Serves the input files and, if it is long, the specification. Returns the specification as a submission
     /// contains it.
     async fn serve(

@@ -1,6 +1,6 @@
 //! Input files of a submission, and which blobs of a client's store are in use.
 
-use super::Content;
+use super::ClientBlobs;
 use crate::Temporary;
 use hedge_model::Hash;
 use hedge_net::Digest;
@@ -72,25 +72,25 @@ pub(super) struct Uses(Mutex<HashMap<Hash, usize>>);
 /// The blobs that a request uses. A blob that no request uses any more is removed from the store.
 #[derive(Debug)]
 pub(super) struct InUse {
-    content: Arc<Content>,
+    blobs: Arc<ClientBlobs>,
     hashes: Vec<Hash>,
 }
 
 impl InUse {
-    pub fn new(content: &Arc<Content>, hashes: Vec<Hash>) -> Self {
-        let mut uses = lock(&content.uses);
+    pub fn new(blobs: &Arc<ClientBlobs>, hashes: Vec<Hash>) -> Self {
+        let mut uses = lock(&blobs.uses);
         for hash in &hashes {
             *uses.entry(*hash).or_default() += 1;
         }
         drop(uses);
-        let content = content.clone();
-        Self { content, hashes }
+        let blobs = blobs.clone();
+        Self { blobs, hashes }
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let mut uses = lock(&self.content.uses);
+        let mut uses = lock(&self.blobs.uses);
         let mut unused = Vec::new();
         for hash in self.hashes.drain(..) {
             let Some(count) = uses.get_mut(&hash) else {
@@ -103,7 +103,7 @@ impl Drop for InUse {
             }
         }
         // Remove them from the list before another request can count on them.
-        let forget = self.content.store.forget(unused);
+        let forget = self.blobs.store.forget(unused);
         drop(uses);
         // Without a runtime the process is ending, and the store's directory with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -68,7 +68,7 @@ impl Client {
             Data::Blob { hash, size } => {
                 let in_use = self.use_blob(*hash).await?;
                 self.bring(*hash, *size, access, again).await?;
-                let (store, _) = self.content_tools().await?;
+                let (store, _) = self.blob_tools().await?;
                 OpenContent::Stored {
                     store: store.clone(),
                     hash: *hash,
@@ -85,8 +85,8 @@ impl Client {
         match &self.0.grid {
             Grid::Here(..) => Ok(None),
             Grid::Remote(remote) => {
-                let content = remote.content().await?;
-                Ok(Some(InUse::new(content, vec![hash])))
+                let blobs = remote.blobs().await?;
+                Ok(Some(InUse::new(blobs, vec![hash])))
             }
         }
     }

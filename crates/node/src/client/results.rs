@@ -202,7 +202,7 @@ impl Client {
             missing_count: 0,
         };
         let Reply::Results(view, grants) = self.ask(results.request(from)).await? else {
-            return Err(does_not_fit());
+            return Err(unexpected_reply());
         };
         let access = Arc::new(Access::new(view.sources, &grants));
         (results.missing, results.missing_count) = (view.missing, view.missing_count);
@@ -267,7 +267,7 @@ impl Client {
     pub async fn log(&self, job: JobId, task: &str) -> Result<LogView, ClientError> {
         match self.ask(Request::Logs(job, task.to_owned())).await? {
             Reply::Log(view, _) => Ok(*view),
-            _ => Err(does_not_fit()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -275,7 +275,7 @@ impl Client {
     pub async fn printed(&self, job: JobId, task: &str) -> Result<Printed, ClientError> {
         let again = Request::Logs(job, task.to_owned());
         let Reply::Log(view, grants) = self.ask(again.clone()).await? else {
-            return Err(does_not_fit());
+            return Err(unexpected_reply());
         };
         let access = Arc::new(Access::new(view.sources.clone(), &grants));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -337,7 +337,7 @@ impl Client {
         let _in_use = self.use_blob(hash).await?;
         self.bring(hash, size, access.clone(), again.clone())
             .await?;
-        let (store, _) = self.content_tools().await?;
+        let (store, _) = self.blob_tools().await?;
         let bytes = store.read(hash, PRINTED_BYTES_MAX as usize).await;
         Ok(bytes.map_err(local)?.to_vec())
     }
@@ -356,7 +356,7 @@ impl Client {
         match &file.data {
             Data::Inline(bytes) => part.write_all(bytes).map_err(said)?,
             Data::Blob { hash, .. } => {
-                let (store, _) = self.content_tools().await.map_err(|e| e.to_string())?;
+                let (store, _) = self.blob_tools().await.map_err(|e| e.to_string())?;
                 let copied = store.copy(*hash, &mut part).await;
                 copied.map_err(|error| error.to_string())?.map_err(said)?;
             }
@@ -378,7 +378,7 @@ impl Client {
             }
         };
         std::fs::create_dir_all(place.parent().unwrap_or(place)).map_err(said)?;
-        let (store, _) = self.content_tools().await.map_err(|e| e.to_string())?;
+        let (store, _) = self.blob_tools().await.map_err(|e| e.to_string())?;
         let moved = store.move_out(hash, place, made.file.executable).await;
         moved.map_err(|error| error.to_string())
     }
@@ -391,7 +391,7 @@ impl Client {
         again: &Request,
     ) -> HashMap<Hash, String> {
         let contents: Vec<(Hash, u64)> = contents.collect();
-        let store = match self.content_tools().await {
+        let store = match self.blob_tools().await {
             Ok((store, fetcher)) => {
                 // The errors are reported for each blob below.
                 let sources = &access.sources;
@@ -434,7 +434,7 @@ impl Client {
         mut access: Arc<Access>,
         again: Request,
     ) -> Result<(), ClientError> {
-        let (store, fetcher) = self.content_tools().await?;
+        let (store, fetcher) = self.blob_tools().await?;
         let until = Instant::now() + ASKED_AGAIN_FOR;
         let mut asked_again = false;
         loop {
@@ -459,7 +459,7 @@ impl Client {
                 Reply::Printed(PrintedView::Over { log, grants, .. }) => {
                     Access::new(log.sources, &grants)
                 }
-                _ => return Err(does_not_fit()),
+                _ => return Err(unexpected_reply()),
             });
         }
     }
@@ -478,12 +478,12 @@ impl Client {
     }
 
     /// Returns the store that blobs are fetched into, and the fetcher.
-    pub(super) async fn content_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
+    pub(super) async fn blob_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
         match &self.0.grid {
             Grid::Here(supervisor, _) => Ok((&supervisor.store, &supervisor.fetcher)),
             Grid::Remote(remote) => {
-                let content = remote.content().await?;
-                Ok((&content.store, &content.fetcher))
+                let blobs = remote.blobs().await?;
+                Ok((&blobs.store, &blobs.fetcher))
             }
         }
     }
@@ -510,6 +510,6 @@ fn not_tried(contents: impl Iterator<Item = (Hash, u64)>) -> HashMap<Hash, Strin
     contents.map(why).collect()
 }
 
-pub(super) fn does_not_fit() -> ClientError {
+pub(super) fn unexpected_reply() -> ClientError {
     ClientError::Local("the supervisor gave an answer that does not fit".into())
 }

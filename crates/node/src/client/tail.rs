@@ -1,7 +1,7 @@
 //! Reads what a task prints while it runs, attempt by attempt.
 
 use super::Client;
-use super::results::{Access, does_not_fit};
+use super::results::{Access, unexpected_reply};
 use crate::ClientError;
 use hedge_model::msg::{Offsets, Piece, PrintedRequest, PrintedView, Reply, Request};
 use hedge_model::view::LogView;
@@ -124,7 +124,7 @@ impl Tail {
             from,
         });
         let Reply::Printed(view) = self.client.ask(request.clone()).await? else {
-            return Err(does_not_fit());
+            return Err(unexpected_reply());
         };
         let found = match &view {
             PrintedView::Part { attempt, .. } => Some(*attempt),
@@ -135,7 +135,7 @@ impl Tail {
             .zip(found)
             .is_some_and(|(asked, found)| asked != found)
         {
-            return Err(does_not_fit());
+            return Err(unexpected_reply());
         }
         self.take(view, request, attempt.is_none(), from).await
     }
@@ -172,7 +172,7 @@ impl Tail {
             } => {
                 let (out, err) = (&pieces.stdout, &pieces.stderr);
                 if !out.answers(from.stdout) || !err.answers(from.stderr) {
-                    return Err(does_not_fit());
+                    return Err(unexpected_reply());
                 }
                 let (stdout, stderr) = (part(out, from.stdout), part(err, from.stderr));
                 let left = |total: u64, part: &Part| total.saturating_sub(part.until);

@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Connections to all supervisors. They close when this is dropped.
 #[derive(Debug)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct Connections(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -39,7 +39,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     keepers: HashMap<PeerId, (PeerAddr, AbortHandle)>,
-    open: HashMap<PeerId, Line>,
+    open: HashMap<PeerId, Connection>,
     leader: Option<PeerId>,
     /// The highest epoch in which a supervisor claimed to lead.
     epoch: Epoch,
@@ -59,7 +59,7 @@ enum Failed {
 
 /// An open connection to one supervisor.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct Connection {
     sender: LinkSender,
     answers: Arc<Mutex<Waiting>>,
     /// The list of supervisors that it sent last.
@@ -74,7 +74,7 @@ struct Waiting {
     closed: bool,
 }
 
-impl Drop for Lines {
+impl Drop for Connections {
     fn drop(&mut self) {
         let state = self.0.lock();
         state
@@ -84,12 +84,12 @@ impl Drop for Lines {
     }
 }
 
-impl Lines {
+impl Connections {
     /// Dials all known supervisors and those that they name. Returns once the first admits this client, or if none
     /// does.
     pub async fn connect(net: Net, hello: Hello, known: Known) -> Result<Self, ClientError> {
         let supervisors = known.load();
-        let lines = Self(Arc::new(Shared {
+        let connections = Self(Arc::new(Shared {
             net,
             hello,
             known,
@@ -100,12 +100,12 @@ impl Lines {
             let why = "the ticket names no supervisor".to_owned();
             return Err(ClientError::Unreachable(why));
         }
-        lines.0.learn(&supervisors);
-        let mut changes = lines.0.changed.subscribe();
+        connections.0.learn(&supervisors);
+        let mut changes = connections.0.changed.subscribe();
         let deadline = Self::patience();
         loop {
             {
-                let state = lines.0.lock();
+                let state = connections.0.lock();
                 if !state.open.is_empty() {
                     break;
                 }
@@ -116,10 +116,10 @@ impl Lines {
                     return Err(state.nobody_leads());
                 }
             }
-            // Cannot fail: the sender is in `lines`.
+            // Cannot fail: the sender is in `connections`.
             _ = tokio::time::timeout(ASK_AGAIN, changes.changed()).await;
         }
-        Ok(lines)
+        Ok(connections)
     }
 
     /// Sends a request to the leader and returns the reply. Repeats the request if the leader fails or stops leading
@@ -127,10 +127,10 @@ impl Lines {
     pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (line, mut answers) = self.open(&request, deadline).await?;
+            let (connection, mut answers) = self.open(&request, deadline).await?;
             match answers.recv().await {
                 Some(Reply::No(refusal)) if refusal.kind == RefusalKind::NotLeading => {
-                    self.leads_no_longer(&line);
+                    self.leads_no_longer(&connection);
                 }
                 Some(reply) => return Ok(reply),
                 None => {}
@@ -155,15 +155,15 @@ impl Lines {
         &self,
         request: &Request,
         deadline: Instant,
-    ) -> Result<(Line, mpsc::Receiver<Reply>), ClientError> {
+    ) -> Result<(Connection, mpsc::Receiver<Reply>), ClientError> {
         let mut changes = self.0.changed.subscribe();
         loop {
             changes.mark_unchanged();
-            let line = self.0.lock().leader();
-            if let Some(line) = line
-                && let Some(answers) = line.ask(request).await?
+            let connection = self.0.lock().leader();
+            if let Some(connection) = connection
+                && let Some(answers) = connection.ask(request).await?
             {
-                return Ok((line, answers));
+                return Ok((connection, answers));
             }
             {
                 let state = self.0.lock();
@@ -186,10 +186,10 @@ impl Lines {
     }
 
     /// Records that a supervisor said that it no longer leads.
-    pub fn leads_no_longer(&self, line: &Line) {
+    pub fn leads_no_longer(&self, connection: &Connection) {
         let mut state = self.0.lock();
-        let peer = line.sender.peer();
-        let same = |open: &Line| Arc::ptr_eq(&open.answers, &line.answers);
+        let peer = connection.sender.peer();
+        let same = |open: &Connection| Arc::ptr_eq(&open.answers, &connection.answers);
         if state.leader == Some(peer) && state.open.get(&peer).is_none_or(same) {
             state.leader = None;
         }
@@ -214,16 +214,16 @@ impl Lines {
             .keepers
             .values()
             .for_each(|(_, keeper)| keeper.abort());
-        for line in state.open.values() {
-            line.sender.close(CloseReason::Done);
+        for connection in state.open.values() {
+            connection.sender.close(CloseReason::Done);
         }
     }
 }
 
 impl State {
-    fn leader(&self) -> Option<Line> {
-        let line = self.open.get(&self.leader?)?;
-        (!line.sender.is_closed()).then(|| line.clone())
+    fn leader(&self) -> Option<Connection> {
+        let connection = self.open.get(&self.leader?)?;
+        (!connection.sender.is_closed()).then(|| connection.clone())
     }
 
     /// Returns whether every supervisor was tried without success.
@@ -303,8 +303,8 @@ impl Shared {
             if let Some((_, keeper)) = state.keepers.remove(&peer) {
                 keeper.abort();
             }
-            if let Some(line) = state.open.remove(&peer) {
-                line.give_up();
+            if let Some(connection) = state.open.remove(&peer) {
+                connection.give_up();
             }
             state.failed.remove(&peer);
         }
@@ -334,8 +334,8 @@ impl Shared {
                     }
                 },
             };
-            if let Some(line) = state.open.remove(&addr.peer) {
-                line.give_up();
+            if let Some(connection) = state.open.remove(&addr.peer) {
+                connection.give_up();
             }
             state.failed.remove(&addr.peer);
             let keeper = self.clone().keep_connected(addr.clone());
@@ -379,7 +379,7 @@ impl Shared {
     /// Distributes replies until the connection closes.
     async fn serve(self: &Arc<Self>, link: Link, welcome: &[u8]) {
         let peer = link.sender.peer();
-        let line = Line {
+        let connection = Connection {
             sender: link.sender,
             answers: Arc::default(),
             supervisors: Arc::default(),
@@ -387,17 +387,17 @@ impl Shared {
         {
             let mut state = self.lock();
             state.failed.remove(&peer);
-            state.open.insert(peer, line.clone());
+            state.open.insert(peer, connection.clone());
         }
         if let Ok(welcome) = postcard::from_bytes::<Welcome>(welcome) {
-            self.heard_of(&line, welcome.supervisors);
+            self.heard_of(&connection, welcome.supervisors);
             if !welcome.relays.is_empty() {
                 self.use_relays(peer, &welcome.relays).await;
             }
         }
         self.tell();
-        let reason = self.hand_out(link.receiver, &line).await;
-        line.give_up();
+        let reason = self.hand_out(link.receiver, &connection).await;
+        connection.give_up();
         {
             let mut state = self.lock();
             state.ended = Some(reason);
@@ -413,16 +413,22 @@ impl Shared {
         self.tell();
     }
 
-    async fn hand_out(self: &Arc<Self>, mut receiver: LinkReceiver, line: &Line) -> CloseReason {
+    async fn hand_out(
+        self: &Arc<Self>,
+        mut receiver: LinkReceiver,
+        connection: &Connection,
+    ) -> CloseReason {
         loop {
             match receiver.recv::<Answer>().await {
                 Ok(batch) => {
                     for Answer { id, reply } in batch {
                         match reply {
-                            Reply::Lead(epoch) => self.led_by(line, epoch),
-                            Reply::Supervisors(all) => self.heard_of(line, all),
-                            Reply::Relays(all) => self.use_relays(line.sender.peer(), &all).await,
-                            reply => line.answer(id, reply).await,
+                            Reply::Lead(epoch) => self.led_by(connection, epoch),
+                            Reply::Supervisors(all) => self.heard_of(connection, all),
+                            Reply::Relays(all) => {
+                                self.use_relays(connection.sender.peer(), &all).await
+                            }
+                            reply => connection.answer(id, reply).await,
                         }
                     }
                 }
@@ -433,8 +439,8 @@ impl Shared {
     }
 
     /// Handles a supervisor's claim to lead: requests that are pending elsewhere are repeated there.
-    fn led_by(self: &Arc<Self>, line: &Line, epoch: Epoch) {
-        let peer = line.sender.peer();
+    fn led_by(self: &Arc<Self>, connection: &Connection, epoch: Epoch) {
+        let peer = connection.sender.peer();
         {
             let mut state = self.lock();
             if epoch < state.epoch {
@@ -442,13 +448,13 @@ impl Shared {
             }
             state.epoch = epoch;
             state.leader = Some(peer);
-            for (other, line) in &state.open {
+            for (other, connection) in &state.open {
                 if *other != peer {
-                    line.forget_all();
+                    connection.forget_all();
                 }
             }
         }
-        let supervisors = line.said_supervisors().clone();
+        let supervisors = connection.said_supervisors().clone();
         self.keep(&supervisors, peer);
         self.tell();
     }
@@ -462,9 +468,9 @@ impl Shared {
 
     /// The leader's list of supervisors replaces the known one. While no leader is known, other lists are added,
     /// because they may lack removals.
-    fn heard_of(self: &Arc<Self>, line: &Line, supervisors: Vec<PeerAddr>) {
-        let peer = line.sender.peer();
-        line.said_supervisors().clone_from(&supervisors);
+    fn heard_of(self: &Arc<Self>, connection: &Connection, supervisors: Vec<PeerAddr>) {
+        let peer = connection.sender.peer();
+        connection.said_supervisors().clone_from(&supervisors);
         let leader = self.lock().leader;
         match leader {
             None => self.learn_from(peer, &supervisors),
@@ -474,7 +480,7 @@ impl Shared {
     }
 }
 
-impl Line {
+impl Connection {
     /// Sends a request. Returns none if the connection has closed.
     async fn ask(&self, request: &Request) -> Result<Option<mpsc::Receiver<Reply>>, ClientError> {
         let (sender, replies) = mpsc::channel(NEWS_MAX);

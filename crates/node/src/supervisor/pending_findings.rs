@@ -14,47 +14,47 @@ const ATTEMPTS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct PendingFindings {
     order: VecDeque<ConnId>,
-    of: BTreeMap<ConnId, OfConnection>,
+    by_connection: BTreeMap<ConnId, ConnectionFindings>,
 }
 
 /// What waits about one worker.
 #[derive(Debug)]
-struct OfConnection {
+struct ConnectionFindings {
     peer: PeerId,
     /// The worker was heard again, before `silent`.
     back: Option<Found>,
     silent: Option<Found>,
     owner: Option<Found>,
-    attempts: BTreeMap<AttemptId, OfAttempt>,
+    attempts: BTreeMap<AttemptId, AttemptFindings>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct OfAttempt {
+struct AttemptFindings {
     /// That it is stalled, or no longer is.
     stall: Option<Found>,
     progress: Option<Found>,
 }
 
-impl OfConnection {
+impl ConnectionFindings {
     fn add(&mut self, found: Found) {
         match found {
             Found::Back { .. } => (self.back, self.silent) = (Some(found), None),
             Found::Silent { .. } => self.silent = Some(found),
             Found::Owner(_) => self.owner = Some(found),
             Found::Stalled { attempt, .. } | Found::Moving(attempt) => {
-                if let Some(of) = self.attempt(attempt) {
-                    of.stall = Some(found);
+                if let Some(findings) = self.attempt(attempt) {
+                    findings.stall = Some(found);
                 }
             }
             Found::Progress(attempt, _) => {
-                if let Some(of) = self.attempt(attempt) {
-                    of.progress = Some(found);
+                if let Some(findings) = self.attempt(attempt) {
+                    findings.progress = Some(found);
                 }
             }
         }
     }
 
-    fn attempt(&mut self, id: AttemptId) -> Option<&mut OfAttempt> {
+    fn attempt(&mut self, id: AttemptId) -> Option<&mut AttemptFindings> {
         let full = self.attempts.len() >= ATTEMPTS_MAX && !self.attempts.contains_key(&id);
         (!full).then(|| self.attempts.entry(id).or_default())
     }
@@ -65,9 +65,9 @@ impl OfConnection {
             return Some(found);
         }
         let mut entry = self.attempts.first_entry()?;
-        let of = entry.get_mut();
-        match of.stall.take() {
-            Some(stall) if of.progress.is_some() => Some(stall),
+        let findings = entry.get_mut();
+        match findings.stall.take() {
+            Some(stall) if findings.progress.is_some() => Some(stall),
             Some(stall) => {
                 entry.remove();
                 Some(stall)
@@ -85,9 +85,9 @@ impl PendingFindings {
 
     /// Adds a finding, which replaces an older one about the same worker or attempt.
     pub fn add(&mut self, conn: ConnId, finding: Finding) {
-        let of = self.of.entry(conn).or_insert_with(|| {
+        let findings = self.by_connection.entry(conn).or_insert_with(|| {
             self.order.push_back(conn);
-            OfConnection {
+            ConnectionFindings {
                 peer: finding.peer,
                 back: None,
                 silent: None,
@@ -95,20 +95,20 @@ impl PendingFindings {
                 attempts: BTreeMap::new(),
             }
         });
-        of.add(finding.what);
+        findings.add(finding.what);
     }
 
     /// Removes and returns the next finding.
     pub fn take(&mut self) -> Option<(ConnId, Finding)> {
         while let Some(conn) = self.order.front().copied() {
-            let next = self.of.get_mut(&conn).and_then(|of| {
-                let (peer, what) = (of.peer, of.take()?);
+            let next = self.by_connection.get_mut(&conn).and_then(|findings| {
+                let (peer, what) = (findings.peer, findings.take()?);
                 Some(Finding { peer, what })
             });
             if let Some(finding) = next {
                 return Some((conn, finding));
             }
-            self.of.remove(&conn);
+            self.by_connection.remove(&conn);
             self.order.pop_front();
         }
         None
@@ -116,7 +116,7 @@ impl PendingFindings {
 
     /// Drops what waits about a closed connection.
     pub fn forget(&mut self, conn: ConnId) {
-        if self.of.remove(&conn).is_some() {
+        if self.by_connection.remove(&conn).is_some() {
             self.order.retain(|other| *other != conn);
         }
     }

@@ -9,7 +9,7 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::critical::reasons;
-use crate::supervisor::leader::jobs::estimate::progress_view;
+use crate::supervisor::leader::jobs::progress::progress_view;
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::{LeaderView, redundancy};
 use hedge_model::ending::Fault;

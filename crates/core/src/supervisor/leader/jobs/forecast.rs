@@ -164,7 +164,7 @@ impl Model {
         }
         let speed = (view.leader.pool.throughput() / (cpus as f64 / 1e3)).max(1e-3);
         let tasks: u64 = view
-            .jobs_at_work()
+            .unfinished_jobs()
             .map(|(_, job, _)| u64::from(job.spec.task_count() - job.done))
             .sum();
         let unit = u32::try_from(tasks.div_ceil(u64::from(UNITS_MAX)))
@@ -180,9 +180,12 @@ impl Model {
             cpus,
         };
         // In the order of their ids, in which those that use equally much take turns.
-        let clients: BTreeSet<PeerId> = view.jobs_at_work().map(|(_, job, _)| job.client).collect();
+        let clients: BTreeSet<PeerId> = view
+            .unfinished_jobs()
+            .map(|(_, job, _)| job.client)
+            .collect();
         let number = |client| clients.range(..client).count();
-        for (id, job, active_job) in view.jobs_at_work() {
+        for (id, job, active_job) in view.unfinished_jobs() {
             let client = number(job.client);
             model.add(view, (id, job, active_job), client, unit, speed);
             if model.stages.len() > STAGES_MAX {
@@ -439,10 +442,10 @@ impl LeaderView<'_> {
         let alive = known.attempts().iter().filter(|of| of.state().alive());
         let left = alive.map(|attempt| {
             let speed = self.leader.pool[attempt.worker()].speed().max(1e-3);
-            let begun_at = super::estimate::begun_at(attempt);
+            let begun_at = super::progress::begun_at(attempt);
             let median = expected.work_s * (1.0 - begun_at) / speed;
             let elapsed = self.now.since(attempt.since()).as_secs_f64();
-            match super::estimate::share(attempt) {
+            match super::progress::share(attempt) {
                 Some(share) if share > begun_at => elapsed * (1.0 - share) / (share - begun_at),
                 _ => left_after(elapsed, median, expected.spread),
             }

@@ -1,4 +1,4 @@
-//! The progress of jobs and their estimated time remaining.
+//! Progress of jobs, and whether their completion time can be estimated.
 
 use crate::monitor::Progress;
 use crate::supervisor::durable::job::Job;
@@ -18,16 +18,16 @@ const SHARE_MIN: f64 = 0.05;
 impl LeaderView<'_> {
     /// Returns the fraction of a job's tasks that is done. Running tasks count with the progress that they report.
     pub(crate) fn progress(&self, id: JobId, job: &Job) -> f64 {
-        let running = self.undecided_tasks(id, job);
-        let said = running
+        let running = self.tracked_open_tasks(id, job);
+        let reported = running
             .filter_map(|(_, known)| known.attempts().iter().filter_map(share).reduce(f64::max));
-        let done = f64::from(job.done) + said.sum::<f64>();
+        let done = f64::from(job.done) + reported.sum::<f64>();
         let share = done / f64::from(job.spec.task_count()).max(1.0);
         (share * 1e3).round() / 1e3
     }
 
     /// Returns the jobs that have not ended and whose end is not proposed.
-    pub(crate) fn jobs_at_work(&self) -> impl Iterator<Item = (JobId, &Job, &ActiveJob)> {
+    pub(crate) fn unfinished_jobs(&self) -> impl Iterator<Item = (JobId, &Job, &ActiveJob)> {
         let jobs = self.leader.jobs.iter();
         let jobs = jobs.filter(|(_, active_job)| !active_job.is_ending());
         let jobs = jobs.filter_map(|(id, active_job)| {
@@ -40,7 +40,7 @@ impl LeaderView<'_> {
     /// Returns the active jobs whose end can be estimated: nothing keeps their tasks from running but their turn, and
     /// enough is known of their times and of those of jobs that may come first.
     pub(crate) fn estimable(&self) -> BTreeSet<JobId> {
-        let jobs = self.jobs_at_work().map(|(id, job, _)| (id, job));
+        let jobs = self.unfinished_jobs().map(|(id, job, _)| (id, job));
         let (known, unknown): (Vec<_>, Vec<_>) =
             jobs.partition(|(id, job)| self.knows_times(*id, job));
         let first_unknown = unknown.iter().filter_map(|(_, job)| priority(job)).max();
@@ -55,20 +55,20 @@ impl LeaderView<'_> {
     /// reports its progress. An estimate that the client gave is not evidence.
     fn knows_times(&self, id: JobId, job: &Job) -> bool {
         let groups = job.spec.groups();
-        let mut told = vec![0_u32; groups.len()];
-        for (task, known) in self.undecided_tasks(id, job) {
-            let said = known.attempts().iter().filter_map(share);
-            let far = said
-                .reduce(f64::max)
-                .is_some_and(|share| share >= SHARE_MIN);
-            told[job.spec.group_of(task.number)] += u32::from(far);
+        let mut reporting = vec![0_u32; groups.len()];
+        for (task, known) in self.tracked_open_tasks(id, job) {
+            let shares = known.attempts().iter().filter_map(share);
+            let highest = shares.reduce(f64::max);
+            let supports_estimate = highest.is_some_and(|share| share >= SHARE_MIN);
+            reporting[job.spec.group_of(task.number)] += u32::from(supports_estimate);
         }
         groups.iter().enumerate().all(|(at, group)| {
-            told[at] >= job.remaining_of(at) || self.state.learned.has_seen(group, DONE_MIN)
+            reporting[at] >= job.remaining_of(at) || self.state.learned.has_seen(group, DONE_MIN)
         })
     }
 
-    fn undecided_tasks<'a>(
+    /// Returns the tasks of a job that have not ended and of which the leader has attempts or other state.
+    fn tracked_open_tasks<'a>(
         &'a self,
         id: JobId,
         job: &'a Job,

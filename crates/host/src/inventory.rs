@@ -1,22 +1,21 @@
-//! What this machine is made of.
+//! Reads this machine's hardware: cores, clock rate, memory, cache, disk.
 
 use hedge_model::capacity::{DiskKind, Hardware};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Processors that are asked for their clock rate, at most.
+/// The most processors whose clock rate is read.
 const PROCESSORS_MAX: usize = 4096;
-/// Levels of caches that are looked at.
+/// The most caches of a processor that are read.
 const CACHES_MAX: usize = 8;
 /// File systems that lie in memory, by the kernel's `magic.h`.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Looks at the machine; `dir` is where the scratch folder is or will be. What cannot be found out stays unknown.
+/// Reads the hardware; `dir` is where the scratch directory is or will be. What cannot be read stays unknown.
 pub fn hardware(dir: &Path) -> Hardware {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Hardware {
-        cores: u32::try_from(cores).unwrap_or(u32::MAX),
+        cores: cores(),
         clock_mhz: clock_mhz(),
         memory: memory(),
         cache: cache(),
@@ -24,14 +23,15 @@ pub fn hardware(dir: &Path) -> Hardware {
     }
 }
 
-/// The highest clock rate of any processor, MHz: what the governor may give, else what it gives now.
+/// Cores that this process may use; 1 where the system does not tell.
+pub fn cores() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores).unwrap_or(u32::MAX)
+}
+
+/// The highest clock rate of any processor, MHz: the governor's maximum, else the current rate.
 fn clock_mhz() -> u32 {
-    let khz = |number: usize| {
-        let path = format!("/sys/devices/system/cpu/cpu{number}/cpufreq/cpuinfo_max_freq");
-        fs::read_to_string(path).ok()?.trim().parse::<u32>().ok()
-    };
-    let highest = (0..PROCESSORS_MAX).map_while(khz).max();
-    if let Some(khz) = highest {
+    if let Some(khz) = clock_khz_max(Path::new("/sys/devices/system/cpu")) {
         return khz / 1000;
     }
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -41,6 +41,17 @@ fn clock_mhz() -> u32 {
         is_rate.then(|| value.trim().parse::<f64>().ok()).flatten()
     });
     rates.fold(0.0, f64::max) as u32
+}
+
+/// The highest clock rate that the governors of the processors in `dir` allow, kHz. A processor that is offline has no
+/// rate, and one that was removed has no folder.
+fn clock_khz_max(dir: &Path) -> Option<u32> {
+    let rate = |processor: fs::DirEntry| {
+        let text = fs::read_to_string(processor.path().join("cpufreq/cpuinfo_max_freq")).ok()?;
+        text.trim().parse().ok()
+    };
+    let processors = fs::read_dir(dir).ok()?.flatten();
+    processors.take(PROCESSORS_MAX).filter_map(rate).max()
 }
 
 /// Memory, bytes.
@@ -74,7 +85,7 @@ fn cache() -> u64 {
     (0..CACHES_MAX).map_while(size).max().unwrap_or(0)
 }
 
-/// What kind of disk a folder, or the nearest above it that exists, lies on.
+/// The kind of disk of a folder, or of the nearest existing one above it.
 fn disk(dir: &Path) -> DiskKind {
     let Some(there) = dir.ancestors().find(|path| path.exists()) else {
         return DiskKind::Unknown;
@@ -93,10 +104,10 @@ fn disk(dir: &Path) -> DiskKind {
     );
     let device = format!("/sys/dev/block/{major}:{minor}");
     // A partition has no queue of its own; its disk does.
-    let turns = ["queue/rotational", "../queue/rotational"]
+    let rotational = ["queue/rotational", "../queue/rotational"]
         .iter()
         .find_map(|path| fs::read_to_string(Path::new(&device).join(path)).ok());
-    match turns.as_deref().map(str::trim) {
+    match rotational.as_deref().map(str::trim) {
         Some("0") => DiskKind::Solid,
         Some("1") => DiskKind::Rotating,
         _ => DiskKind::Unknown,
@@ -114,5 +125,19 @@ mod tests {
         assert!(found.cores >= 1 && found.memory > 64 << 20, "{found:?}");
         assert_eq!(disk(Path::new("/dev/shm")), DiskKind::Memory);
         println!("{found:?}");
+    }
+
+    #[test]
+    fn the_clock_rate_is_read_past_a_processor_that_is_offline() {
+        let folder = tempfile::tempdir().unwrap();
+        let processor = |number: u32| folder.path().join(format!("cpu{number}"));
+        assert_eq!(clock_khz_max(folder.path()), None);
+        for (number, khz) in [(0, "2000000\n"), (2, "3000000\n")] {
+            let dir = processor(number).join("cpufreq");
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("cpuinfo_max_freq"), khz).unwrap();
+        }
+        fs::create_dir(processor(1)).unwrap();
+        assert_eq!(clock_khz_max(folder.path()), Some(3_000_000));
     }
 }

@@ -30,6 +30,6 @@ mod x11;
 
 pub use clock::minute_of_week;
 pub use gpus::{Gpu, GpuVendor, gpus};
-pub use inventory::{hardware, memory};
+pub use inventory::{cores, hardware, memory};
 pub use source::{Notice, Options, State, Trouble};
 pub use watch::{Found, Watch, covering};

@@ -1,4 +1,4 @@
-//! `hedge explain`: why a job or a task is where it is.
+//! Prints why a job or one of its tasks is in its state (`hedge explain`).
 
 use super::named::number;
 use super::{Context, ask, unexpected};
@@ -7,7 +7,7 @@ use crate::exit::{Exit, Failure};
 use crate::show::explain::text;
 use hedge_model::msg::{Reply, Request};
 
-/// Explains.
+/// Prints why the job, or the task that `args` names, is in its state.
 ///
 /// # Errors
 /// There is no such job or task, or the grid cannot be reached.
@@ -18,9 +18,8 @@ pub fn run(context: &Context, args: &Explain) -> Result<Exit, Failure> {
         let Reply::Explain(view) = ask(client, request).await? else {
             return Err(unexpected());
         };
-        context
-            .look
-            .print(&view, || text(&view, args.task.is_none()))?;
+        let whole_job = args.task.is_none();
+        context.look.print(&view, || text(&view, whole_job))?;
         Ok(Exit::Done)
     })
 }

@@ -3,7 +3,7 @@ use hedge_model::msg::{AttemptHeartbeat, Phase};
 use hedge_model::owner::OwnerResponse;
 use hedge_model::{Epoch, JobId, TaskId};
 
-mod late;
+mod late_checks;
 
 const MS: u64 = 1_000_000;
 

@@ -1,4 +1,5 @@
-//! What supervisors and workers count for scrapers, by the conventions of OpenMetrics. No label has an id.
+//! What supervisors and workers count for scrapers, by the conventions of OpenMetrics. No label contains a
+//! job, task or peer id, so the number of series is bounded.
 
 mod supervisor;
 mod worker;
@@ -11,8 +12,8 @@ pub use worker::WorkerMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Bounds of times that faults are noticed and repaired in, seconds.
-const FAULT_BOUNDS: [f64; 14] = [
+/// Bounds of detection, recovery and vacate times, seconds.
+const REACTION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 /// Bounds of the times of attempts, seconds.
@@ -32,8 +33,8 @@ struct ByOutcome {
     outcome: &'static str,
 }
 
-fn fault_times() -> Histogram {
-    Histogram::new(FAULT_BOUNDS)
+fn reaction_times() -> Histogram {
+    Histogram::new(REACTION_BOUNDS)
 }
 
 fn attempt_times() -> Histogram {

@@ -1,6 +1,6 @@
 //! Metrics that a supervisor counts while it leads.
 
-use super::{ByKind, attempt_times, fault_times};
+use super::{ByKind, attempt_times, reaction_times};
 use hedge_core::monitor::{Found, Liveness};
 use hedge_core::supervisor::{Action, Event, Supervisor as Core};
 use hedge_model::ending::Fault;
@@ -49,8 +49,8 @@ impl Default for SupervisorMetrics {
         let metrics = Self {
             attempts: Family::default(),
             attempt_times: Family::new_with_constructor(attempt_times),
-            detection: Family::new_with_constructor(fault_times),
-            recovery: fault_times(),
+            detection: Family::new_with_constructor(reaction_times),
+            recovery: reaction_times(),
             suspicions: Counter::default(),
             returns: Counter::default(),
             leads: Gauge::default(),

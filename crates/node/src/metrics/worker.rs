@@ -1,6 +1,6 @@
 //! Metrics that a worker counts.
 
-use super::{ByKind, ByOutcome, attempt_times, fault_times};
+use super::{ByKind, ByOutcome, attempt_times, reaction_times};
 use hedge_model::ending::Fault;
 use hedge_model::msg::{Outcome, Report};
 use hedge_model::owner::{Cause, OwnerResponse, OwnerState};
@@ -34,7 +34,7 @@ impl Default for WorkerMetrics {
             connections: Counter::default(),
             owner: Gauge::default(),
             owner_returns: Family::default(),
-            vacate: fault_times(),
+            vacate: reaction_times(),
         };
         // Series that are there from the start have rates from the start.
         for outcome in ["done", "failed", "moved", "cancelled", "returned"] {

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 /// Returns everything that this machine has: CPUs, memory, disk where `dir` is or will be, and GPUs.
 pub fn offer(dir: &Path) -> Resources {
-    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     Resources {
-        cpus_milli: cpus * 1000,
+        cpus_milli: u64::from(hedge_host::cores()) * 1000,
         memory: hedge_host::memory(),
         disk: free_disk(dir),
         named: match hedge_host::gpus(Path::new("/")).len() {

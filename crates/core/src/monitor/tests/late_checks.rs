@@ -1,9 +1,9 @@
-//! Checks that come late, and heartbeats that do not come.
+//! Late checks of the monitor, and missed heartbeats.
 
 use super::*;
 
 #[test]
-fn a_late_check_forgives_nobody_while_others_are_heard() {
+fn a_late_check_excuses_no_gap_while_other_workers_are_heard() {
     let mut rig = Rig::new(Settings::uniform(WatchMode::heartbeats(ms(1))), 2);
     rig.pass(ms(1_000));
     for _ in 0..700 {
@@ -26,7 +26,7 @@ fn a_late_check_forgives_nobody_while_others_are_heard() {
 }
 
 #[test]
-fn a_check_that_ran_a_little_late_makes_up_for_its_questions_and_one_that_froze_does_not() {
+fn a_slightly_late_check_sends_the_missed_status_requests_and_a_frozen_one_does_not() {
     let mut rig = Rig::new(Settings::uniform(WatchMode::poll(ms(1))), 1);
     rig.pass(ms(100));
     let mut asked_after = |late| {
@@ -41,7 +41,7 @@ fn a_check_that_ran_a_little_late_makes_up_for_its_questions_and_one_that_froze_
 }
 
 #[test]
-fn signs_of_life_that_did_not_arrive_are_counted() {
+fn missed_heartbeats_are_counted() {
     for way in [WatchMode::heartbeats(ms(10)), WatchMode::poll(ms(10))] {
         let mut rig = Rig::new(Settings::uniform(way), 1);
         rig.pass(ms(1_005));

@@ -126,7 +126,7 @@ pub(crate) trait Source: Send {
 /// Why a source's run is over.
 pub(crate) enum Ended {
     Stopped,
-    /// What it watches has changed: open it again at once.
+    /// What it watches has changed: open it again once the changes have settled (`CHANGES_SETTLE`).
     Changed,
     Broken(String),
 }

@@ -1,7 +1,8 @@
 //! An X display: raw events of XInput2, by the class of the device that made them.
 //!
-//! Works for each user who may open the display, without further rights. The key of an event is never looked at.
-//! Under Wayland the X server that comes with it hears of its own windows alone: it is left alone.
+//! Works for each user who may open the display, without further rights. The key of an event is never read. Synthetic
+//! input, which programs make with XTEST, counts as the owner's: remote desktops send theirs that way.
+//! Under Wayland, Xwayland reports only its own windows, so this source reports `Absent`.
 
 use crate::source::{Covers, Ended, Options, Outlet, Source, Trouble};
 use hedge_model::owner::Activity;
@@ -46,7 +47,7 @@ pub(crate) fn open(options: &Options) -> Result<Box<dyn Source>, Trouble> {
     for display in tried {
         match connect(&display) {
             Ok(opened) => return Ok(Box::new(opened)),
-            // What can be mended is told.
+            // A denied display is reported in preference to an absent one, because the user can fix it.
             Err(_) if matches!(trouble, Trouble::Denied { .. }) => {}
             Err(error) => trouble = error,
         }
@@ -54,8 +55,8 @@ pub(crate) fn open(options: &Options) -> Result<Box<dyn Source>, Trouble> {
     Err(trouble)
 }
 
-/// What it means that a display cannot be opened.
-fn cannot(display: &str, error: &ConnectError) -> Trouble {
+/// Returns the trouble behind a failed connection to a display.
+fn open_error(display: &str, error: &ConnectError) -> Trouble {
     // The user at the display is let in by name, others by its cookie or by the word of that one.
     let refused = match error {
         ConnectError::SetupAuthenticate(_) => true,
@@ -87,21 +88,21 @@ impl Source for X11 {
 
     fn run(&mut self, out: &mut Outlet) -> Ended {
         loop {
-            // All that has come, before waiting: the connection may have read ahead.
+            // Handle all pending events before waiting: the connection may have read ahead.
             loop {
                 match self.connection.poll_for_event() {
-                    Ok(Some(event)) => match said(&event) {
-                        Said::Device(source) => {
+                    Ok(Some(event)) => match input_event(&event) {
+                        InputEvent::Device(source) => {
                             if let Some(kind) = self.devices.get(&source) {
                                 out.seen(*kind);
                             }
                         }
-                        Said::Touch(source) => {
+                        InputEvent::Touch(source) => {
                             let kind = self.devices.get(&source);
                             out.seen(kind.copied().unwrap_or(Activity::Touchscreen));
                         }
-                        Said::Changed => return Ended::Changed,
-                        Said::Nothing => {}
+                        InputEvent::Changed => return Ended::Changed,
+                        InputEvent::Nothing => {}
                     },
                     Ok(None) => break,
                     Err(error) => {
@@ -116,28 +117,28 @@ impl Source for X11 {
     }
 }
 
-/// What an event tells.
-enum Said {
+/// The part of an event that matters here.
+enum InputEvent {
     Device(DeviceId),
     Touch(DeviceId),
     Changed,
     Nothing,
 }
 
-fn said(event: &Event) -> Said {
+fn input_event(event: &Event) -> InputEvent {
     match event {
         Event::XinputRawKeyPress(event) | Event::XinputRawKeyRelease(event) => {
-            Said::Device(event.sourceid)
+            InputEvent::Device(event.sourceid)
         }
         Event::XinputRawButtonPress(event) | Event::XinputRawButtonRelease(event) => {
-            Said::Device(event.sourceid)
+            InputEvent::Device(event.sourceid)
         }
-        Event::XinputRawMotion(event) => Said::Device(event.sourceid),
+        Event::XinputRawMotion(event) => InputEvent::Device(event.sourceid),
         Event::XinputRawTouchBegin(event)
         | Event::XinputRawTouchUpdate(event)
-        | Event::XinputRawTouchEnd(event) => Said::Touch(event.sourceid),
-        Event::XinputHierarchy(_) => Said::Changed,
-        _ => Said::Nothing,
+        | Event::XinputRawTouchEnd(event) => InputEvent::Touch(event.sourceid),
+        Event::XinputHierarchy(_) => InputEvent::Changed,
+        _ => InputEvent::Nothing,
     }
 }
 
@@ -157,12 +158,12 @@ fn displays() -> Vec<String> {
 
 fn connect(display: &str) -> Result<X11, Trouble> {
     let (connection, screen) =
-        RustConnection::connect(Some(display)).map_err(|error| cannot(display, &error))?;
+        RustConnection::connect(Some(display)).map_err(|error| open_error(display, &error))?;
     let absent = |why: String| Trouble::Absent(format!("X display {display}: {why}"));
-    listening(display, connection, screen).map_err(absent)
+    select_events(display, connection, screen).map_err(absent)
 }
 
-fn listening(display: &str, connection: RustConnection, screen: usize) -> Result<X11, String> {
+fn select_events(display: &str, connection: RustConnection, screen: usize) -> Result<X11, String> {
     let root = connection.setup().roots[screen].root;
     let failed = |error: ReplyError| error.to_string();
     let xwayland = connection
@@ -171,7 +172,7 @@ fn listening(display: &str, connection: RustConnection, screen: usize) -> Result
         .reply()
         .map_err(failed)?;
     if xwayland.present {
-        return Err("belongs to a Wayland session and hears of its own windows alone".to_owned());
+        return Err("belongs to a Wayland session and reports only its own windows".to_owned());
     }
     let listen = || -> Result<BTreeMap<DeviceId, Activity>, ReplyError> {
         connection

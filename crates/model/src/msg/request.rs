@@ -2,16 +2,27 @@
 //!
 //! A new request is a variant here and an arm in the supervisor's `api/requests.rs`.
 
-use super::{InputServer, PrintedRequest, Role};
+use super::{PrintedRequest, Role};
+use crate::spec::Extension;
 use crate::view::TaskFilter;
-use crate::{Data, Hash, JobId, PeerId, SubmitKey};
+use crate::{Data, Hash, InputServer, JobId, JobSpec, PeerId, SubmitKey};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most tasks whose outputs one request names. Each is looked up.
 pub const OUTPUT_TASKS_MAX: usize = 1000;
 /// The most names of tasks that one request releases or cancels. Each is looked up.
 pub const TASK_NAMES_MAX: usize = 10_000;
+
+/// A client's request, as it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Chosen by the client; the reply repeats it.
+    pub id: u64,
+    /// The request.
+    pub request: Request,
+}
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -263,3 +274,9 @@ impl Request {
         })
     }
 }
+
+/// A job decoded from [`Request::Submit`].
+pub type SharedSpec = Arc<JobSpec>;
+
+/// Groups decoded from [`Request::Extend`].
+pub type SharedExtension = Arc<Extension>;

@@ -31,7 +31,7 @@ pub struct Launch {
     /// Bytes to keep of the end of each captured stream; none for [`TAIL_BYTES`]. More than that is kept in a file, see
     /// [`crate::Scratch::spilled`].
     pub kept_bytes: Option<u64>,
-    /// The interpreter that its process is forked from, if it is.
+    /// The interpreter that its process is forked from, if it is. [`crate::Runner`] sets it by the task's runtime.
     pub warm: Option<Box<Warm>>,
 }
 

@@ -7,8 +7,9 @@
 
 use crate::{
     Advanced, ExecError, Exit, Launch, Output, Report, Running, Sandbox, Scratch, ScratchPool,
-    Spawner, SpawnerConfig,
+    Spawner, SpawnerConfig, Warm,
 };
+use hedge_model::msg::Body;
 use hedge_model::spec::Runtime;
 
 /// Runs attempts of every runtime.
@@ -63,23 +64,25 @@ impl Runner {
         self.scratch.create()
     }
 
-    /// Starts an attempt in `scratch`, which must be kept until it has ended. `progress` is called when the attempt's
-    /// progress has changed, at the interval of [`Runner::watch_progress`]. It must not block.
+    /// Starts an attempt of a task of `body` in `scratch`, which must be kept until it has ended. `progress` is called
+    /// when the attempt's progress has changed, at the interval of [`Runner::watch_progress`]. It must not block.
     pub async fn start(
         &self,
-        runtime: Runtime,
+        body: &Body,
         scratch: &Scratch,
-        launch: Launch,
+        mut launch: Launch,
         progress: impl Fn(Advanced) + Send + 'static,
     ) -> Attempt {
-        match runtime {
-            // The launch says whether it is forked, and from what.
-            Runtime::Process | Runtime::Python => {
-                let started = self.processes.launch_observed(scratch, launch, progress);
-                Attempt::Process(started.await)
-            }
-            Runtime::Noop => Attempt::Noop,
-        }
+        launch.warm = match body.runtime {
+            Runtime::Noop => return Attempt::Noop,
+            Runtime::Process => None,
+            Runtime::Python => Some(Box::new(Warm {
+                job: body.job.0,
+                preload: body.preload.iter().map(ToString::to_string).collect(),
+            })),
+        };
+        let started = self.processes.launch_observed(scratch, launch, progress);
+        Attempt::Process(started.await)
     }
 
     /// Stops all attempts where they are, and starts none until [`Runner::resume`].

@@ -3,10 +3,10 @@
 mod common;
 
 use common::{config, out, sh};
-use hedge_exec::{Runner, ScratchPool};
-use hedge_model::Ending;
-use hedge_model::msg::Offsets;
+use hedge_exec::{Launch, Runner, ScratchPool};
+use hedge_model::msg::{Body, Offsets};
 use hedge_model::spec::Runtime;
+use hedge_model::{Ending, JobId, Resources};
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -18,6 +18,32 @@ async fn runner(dir: &TempDir) -> Runner {
     Runner::start_up(pool, config).await.unwrap()
 }
 
+fn body(runtime: Runtime) -> Body {
+    Body {
+        job: JobId(1),
+        group: 0,
+        version: 1,
+        id: "a".into(),
+        runtime,
+        preload: vec!["decimal".into()],
+        parameters: Vec::new(),
+        command: Vec::new(),
+        env: Vec::new(),
+        stdin: None,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        inline_max: 0,
+        printed_max: 0,
+        resources: Resources::default(),
+        time_limit: None,
+        shares: Vec::new(),
+        network: None,
+        checkpoint: None,
+        mounts: Vec::new(),
+        sources: Vec::new(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_are_started_suspended_resumed_and_ended_whatever_their_runtime() {
     let dir = TempDir::new().unwrap();
@@ -27,7 +53,7 @@ async fn attempts_are_started_suspended_resumed_and_ended_whatever_their_runtime
     let scratch = runner.scratch().unwrap();
     let script = "echo 0.5 >&$HEDGE_PROGRESS_FD; echo on; while :; do sleep 0.01; done";
     let mut attempt = runner
-        .start(Runtime::Process, &scratch, sh(script), move |to| {
+        .start(&body(Runtime::Process), &scratch, sh(script), move |to| {
             _ = tell.send(to.permille);
         })
         .await;
@@ -59,12 +85,12 @@ async fn what_an_attempt_prints_is_read_while_it_runs_and_not_after() {
         "head -c {first} /dev/zero; echo err >&2; while ! [ -e go ]; do sleep 0.01; done; head -c {second} /dev/zero; \
          while :; do sleep 0.01; done"
     );
-    let launch = hedge_exec::Launch {
+    let launch = Launch {
         kept_bytes: Some(first + second / 2),
         ..sh(&script)
     };
     let mut attempt = runner
-        .start(Runtime::Process, &scratch, launch, |_| ())
+        .start(&body(Runtime::Process), &scratch, launch, |_| ())
         .await;
     let output = attempt.output().unwrap();
     let mut at = Offsets::default();
@@ -101,8 +127,23 @@ async fn an_attempt_that_does_nothing_has_ended_when_it_is_started() {
     let runner = runner(&dir).await;
     let scratch = runner.scratch().unwrap();
     let mut attempt = runner
-        .start(Runtime::Noop, &scratch, sh("exit 1"), |_| ())
+        .start(&body(Runtime::Noop), &scratch, sh("exit 1"), |_| ())
         .await;
     attempt.end();
     assert_eq!(attempt.ended().await.outcome, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_is_forked_from_an_interpreter_if_its_runtime_says_so() {
+    let dir = TempDir::new().unwrap();
+    let runner = runner(&dir).await;
+    let code = "import sys; print('decimal' in sys.modules)";
+    for (runtime, preloaded) in [(Runtime::Process, "False\n"), (Runtime::Python, "True\n")] {
+        let scratch = runner.scratch().unwrap();
+        let launch = Launch::new("python3", ["-c", code]);
+        let body = body(runtime);
+        let started = runner.start(&body, &scratch, launch, |_| ());
+        let exit = started.await.ended().await;
+        assert_eq!((&*out(&exit), &exit.outcome), (preloaded, &Ok(())));
+    }
 }

@@ -11,14 +11,13 @@ use super::trees::TreeCache;
 use hedge_core::worker::Event;
 use hedge_exec::{
     Advanced, Exit, Launch, Limits, OutputFile, Runner, Scratch, SharedFolder, Stdin, StreamKind,
-    Tail, Warm, told_shortage,
+    Tail, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, GrantedBody, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
-use hedge_model::spec::Runtime;
 use hedge_model::spec::placeholders::{self, TaskValues};
 use hedge_model::{AttemptId, Checkpoint, Data, Ending, FileEntry, Hash, JobId};
 use hedge_net::{DataStore, Fetcher, Transfer};
@@ -311,18 +310,9 @@ fn launch(
             disk: some(body.resources.disk),
         },
         permissions: permissions(&tools.shares, body, uses.0, uses.1)?,
-        warm: warm(body),
         kept_bytes: Some(body.printed_max.min(PRINTED_BYTES_MAX)),
-    })
-}
-
-/// What a task's process is forked from, where its runtime is Python.
-fn warm(body: &Body) -> Option<Box<Warm>> {
-    (body.runtime == Runtime::Python).then(|| {
-        Box::new(Warm {
-            job: body.job.0,
-            preload: body.preload.iter().map(ToString::to_string).collect(),
-        })
+        // The runner adds what the task's runtime needs.
+        warm: None,
     })
 }
 
@@ -368,7 +358,7 @@ async fn run(
         Ok(launch) => launch,
         Err(ending) => return ended(id, ending),
     };
-    let started = tools.runner.start(body.runtime, &scratch, launch, observer);
+    let started = tools.runner.start(body, &scratch, launch, observer);
     let mut attempt = started.await;
     let readable = attempt.output().map(|output| tools.outputs.add(id, output));
     let exit = loop {

@@ -1,7 +1,7 @@
 //! What a group asks of the owner of a worker's machine, and how often its tasks may run.
 
+use super::Group;
 use super::validate::{Checked, Place, wrong};
-use super::{Group, Runtime};
 use crate::Resources;
 use std::borrow::Cow;
 
@@ -77,7 +77,8 @@ pub(super) fn check_access(at: usize, group: &Group) -> Checked<()> {
             );
         }
     }
-    if group.runtime == Runtime::Noop && !(group.shares.is_empty() && group.network.is_none()) {
+    let asks_for_access = !group.shares.is_empty() || group.network.is_some();
+    if asks_for_access && !group.runtime.runs_command() {
         let key = if group.shares.is_empty() {
             "network"
         } else {
@@ -85,7 +86,7 @@ pub(super) fn check_access(at: usize, group: &Group) -> Checked<()> {
         };
         return wrong(
             place(key, None),
-            "a task of runtime \"noop\" runs nothing that could use it",
+            "a task of this runtime runs no command that could use it",
             format!("remove `{key}`"),
         );
     }
@@ -182,7 +183,7 @@ fn check_memory(at: usize, group: &Group) -> Checked<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{CriticalRule, Draft, JobSpec, Network, Qos, SpecError};
+    use crate::spec::{CriticalRule, Draft, JobSpec, Network, Qos, Runtime, SpecError};
 
     fn job(group: Group) -> Result<JobSpec, SpecError> {
         JobSpec::new(Draft {

@@ -78,11 +78,8 @@ pub(super) fn format(draft: &super::Draft) -> u32 {
             .groups
             .iter()
             .all(|group| super::Group::from(Group::from(group)) == *group);
-    if same {
-        draft.qos.redundancy.format()
-    } else {
-        3
-    }
+    let layout = if same { 1 } else { 3 };
+    draft.qos.redundancy.format().max(layout)
 }
 
 /// Writes a specification.
@@ -257,6 +254,32 @@ impl From<Input> for super::Input {
             Input::File(at) => Self::File(at),
             Input::FileEach(at) => Self::FileEach(at),
             Input::Task(id) => Self::Task(id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Draft, Group, Qos};
+
+    #[test]
+    fn a_job_has_the_format_that_its_redundancy_needs_and_no_older_one_than_its_fields_need() {
+        for (word, redundancy, _) in Redundancy::WORDS {
+            let mut draft = Draft {
+                name: "job".into(),
+                qos: Qos {
+                    redundancy,
+                    ..Qos::default()
+                },
+                critical: CriticalRule::default(),
+                files: Vec::new(),
+                groups: vec![Group::program("a", &["true"])],
+                outline: false,
+            };
+            assert_eq!(format(&draft), redundancy.format(), "{word}");
+            draft.groups[0].once = true;
+            assert_eq!(format(&draft), redundancy.format().max(3), "{word}");
         }
     }
 }

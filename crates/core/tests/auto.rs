@@ -4,8 +4,9 @@ mod support;
 
 use hedge_core::monitor::{Finding, Found, Progress};
 use hedge_core::supervisor::{Event, State};
+use hedge_model::msg::{FromWorker, Outcome, Report, Usage};
 use hedge_model::spec::{Group, Qos, Redundancy};
-use hedge_model::{JobId, JobSpec};
+use hedge_model::{AttemptId, JobId, JobSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use support::*;
@@ -233,4 +234,81 @@ fn speculate_copies_what_takes_three_times_what_its_siblings_took() {
     assert_eq!(copies[0].1.task, slow.task);
     assert_ne!(copies[0].0, slow_worker);
     assert_eq!(copies[0].1.task.job, JobId(1));
+}
+
+/// Reports the success of an attempt that took this long.
+fn done_with(rig: &mut Rig, number: u8, attempt: AttemptId, usage: Usage) {
+    let report = Report {
+        attempt,
+        outcome: Outcome::Done(Vec::new()),
+        usage,
+        log: None,
+    };
+    rig.from(number, FromWorker::Ended(Box::new(report)));
+    rig.commit();
+}
+
+#[test]
+fn speculate_compares_staging_and_running_with_staging_and_running() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|number| rig.attach(number, 10));
+    let parts = vec![array(20, group("part", &[]))];
+    rig.submit(1, 1, &with(Redundancy::Speculate, parts));
+    rig.commit();
+    let mut parts = assigned(&rig.said());
+    rig.pass_with_heartbeats(Duration::from_secs(31), &[1, 2, 3]);
+    let slow = parts.pop().expect("a part").1;
+    for (worker, attempt) in parts {
+        let usage = Usage {
+            staging: Duration::from_secs(30),
+            running: Duration::from_secs(1),
+            ..Usage::default()
+        };
+        done_with(&mut rig, worker, attempt, usage);
+    }
+    rig.pass_with_heartbeats(Duration::from_secs(61), &[1, 2, 3]);
+    let copies = assigned(&rig.said());
+    assert_eq!(copies, [], "92 s are less than three times 31");
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1, 2, 3]);
+    let copies: Vec<_> = assigned(&rig.said())
+        .iter()
+        .map(|(_, copy)| copy.task)
+        .collect();
+    assert_eq!(copies, [slow.task]);
+}
+
+#[test]
+fn speculate_copies_no_task_that_is_queued_at_its_worker() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    let parts = vec![array(20, group("part", &[]))];
+    rig.submit(1, 1, &with(Redundancy::Speculate, parts));
+    rig.commit();
+    let mut parts = assigned(&rig.said());
+    for at in 0..18 {
+        let usage = Usage {
+            running: Duration::from_micros(500),
+            ..Usage::default()
+        };
+        let attempt = parts[at].1;
+        done_with(&mut rig, 1, attempt, usage);
+        parts.extend(assigned(&rig.said()));
+    }
+    // The first of these runs, and the second waits behind it.
+    let [(1, slow), (1, queued)] = parts[18..] else {
+        panic!("{parts:?}");
+    };
+    rig.pass_with_heartbeats(Duration::from_secs(1), &[1]);
+    rig.attach(2, 2);
+    let copies: Vec<_> = assigned(&rig.said())
+        .iter()
+        .map(|(_, copy)| copy.task)
+        .collect();
+    assert_eq!(copies, [slow.task]);
+    rig.reports(1, queued, Outcome::Returned);
+    let again: Vec<_> = assigned(&rig.said())
+        .iter()
+        .map(|(_, copy)| copy.task)
+        .collect();
+    assert_eq!(again, [queued.task]);
 }

@@ -237,13 +237,12 @@ impl ActiveJob {
         }
     }
 
-    /// Records that an attempt of a group won after `took_s` seconds of staging and running; its program ran for
-    /// `running_s` of them.
-    pub fn note_success(&mut self, group: usize, took_s: f64, running_s: f64) {
+    /// Records that an attempt of a group won after `took_s` seconds of staging and running.
+    pub fn note_success(&mut self, group: usize, took_s: f64) {
         self.groups[group].note_time(took_s);
         self.success_s += took_s;
         if let Some(inputs) = &mut self.policy_inputs {
-            inputs.note_success(group, running_s);
+            inputs.note_success(group, took_s);
         }
     }
 

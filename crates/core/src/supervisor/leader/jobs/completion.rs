@@ -71,7 +71,7 @@ impl Leadership<'_> {
         if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
             let took = usage.staging.saturating_add(usage.running);
             let took_s = took.as_secs_f64().max(1e-6);
-            active_job.note_success(group, took_s, usage.running.as_secs_f64());
+            active_job.note_success(group, took_s);
         }
         if keeps {
             for (hash, _) in outputs {

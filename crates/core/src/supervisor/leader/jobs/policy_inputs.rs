@@ -125,10 +125,10 @@ impl PolicyInputs {
         }
     }
 
-    /// Records the running time of one more task of a group that is done.
-    pub fn note_success(&mut self, group: usize, running_s: f64) {
+    /// Records the time that staging and running of one more task of a group took, which is done.
+    pub fn note_success(&mut self, group: usize, took_s: f64) {
         let kind = self.groups[group].kind;
-        self.kinds[kind as usize].note(running_s);
+        self.kinds[kind as usize].note(took_s);
     }
 
     /// Updates the figures of the groups that have changed.

@@ -97,21 +97,21 @@ pub struct Kind {
     pub total: u32,
     /// How many of them are done.
     pub done: u32,
-    /// Running times of the tasks that are done, in seconds, ascending; a sample if there are more than
-    /// [`TIMES_MAX`].
+    /// Times that staging and running of the tasks that are done took, in seconds, ascending; a sample if there are
+    /// more than [`TIMES_MAX`]. [`SeenAttempt::elapsed_s`] of an attempt that is not queued compares with them.
     pub times_s: Vec<f64>,
 }
 
-/// Running times kept per kind: enough for a 99th percentile.
+/// Times kept per kind: enough for a 99th percentile.
 pub const TIMES_MAX: usize = 1024;
 
 impl Kind {
-    /// Adds the running time of one more task that is done.
-    pub fn note(&mut self, running_s: f64) {
+    /// Adds the time of one more task that is done.
+    pub fn note(&mut self, took_s: f64) {
         self.done += 1;
-        let at = self.times_s.partition_point(|other| *other < running_s);
+        let at = self.times_s.partition_point(|other| *other < took_s);
         if self.times_s.len() < TIMES_MAX {
-            return self.times_s.insert(at, running_s);
+            return self.times_s.insert(at, took_s);
         }
         // It replaces another time: only the times between the two move.
         let out = self.done as usize * 7919 % TIMES_MAX;
@@ -122,10 +122,10 @@ impl Kind {
             self.times_s.copy_within(at..out, at + 1);
             at
         };
-        self.times_s[at] = running_s;
+        self.times_s[at] = took_s;
     }
 
-    /// Returns the running time that this share of the tasks did not exceed; none if no task is done.
+    /// Returns the time that this share of the tasks did not exceed; none if no task is done.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let last = self.times_s.len().checked_sub(1)?;
         let at = (share.clamp(0.0, 1.0) * last as f64).round() as usize;

@@ -8,7 +8,7 @@ use std::time::Duration;
 const QUANTILE: f64 = 0.9;
 /// Multiple of the median: Spark 4's `spark.speculation.multiplier`.
 const MULTIPLIER: f64 = 3.0;
-/// Running time in seconds below which nothing is copied: Spark 4's `spark.speculation.minTaskRuntime`.
+/// Time in seconds below which nothing is copied: Spark 4's `spark.speculation.minTaskRuntime`.
 const TIME_MIN: f64 = 0.1;
 
 /// The `speculate` policy.
@@ -28,6 +28,10 @@ impl Policy for Speculate {
                 else {
                     continue;
                 };
+                // It is evaluated again when it leaves the queue.
+                if first.queued {
+                    continue;
+                }
                 let limit = (median * MULTIPLIER).max(TIME_MIN);
                 if first.elapsed_s < limit {
                     let remaining = limit - first.elapsed_s;

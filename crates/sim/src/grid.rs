@@ -469,8 +469,8 @@ impl Grid {
             }
             Event::Answered(conn, answer) => self.answered(conn, answer),
             Event::Told(conn, reply) => self.client_told(conn, &reply),
-            Event::Heartbeat(ix, conn, beating) => {
-                self.heartbeat(ix, conn, beating);
+            Event::Heartbeat(ix, conn, schedules) => {
+                self.heartbeat(ix, conn, schedules);
                 Ok(())
             }
             Event::Planned(ix, conn, plan) => {

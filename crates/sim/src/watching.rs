@@ -135,19 +135,24 @@ impl Grid {
     pub(crate) fn planned(&mut self, ix: usize, conn: ConnId, plan: HeartbeatPlan) {
         let worker = &mut self.workers[ix];
         if worker.conn == Some(conn) && worker.up && !worker.left {
-            worker.plan = Some(plan);
-            worker.beating += 1;
-            let beating = worker.beating;
-            self.heartbeat(ix, conn, beating);
+            if let Some(schedule) = &mut worker.schedule {
+                schedule.follow(self.now, &plan);
+            }
+            self.send_due_heartbeats(ix, conn);
         }
     }
 
-    /// A question reaches a worker.
+    /// A status request reaches a worker.
     pub(crate) fn asked(&mut self, ix: usize, conn: ConnId, seq: u64) {
-        let worker = &self.workers[ix];
+        let now = self.now;
+        let worker = &mut self.workers[ix];
         let here = worker.conn == Some(conn) && worker.up && !worker.left;
-        if here && worker.frozen_until <= self.now {
-            self.send_heartbeat(ix, conn, seq);
+        if here
+            && worker.frozen_until <= now
+            && let Some(schedule) = &mut worker.schedule
+        {
+            let answer = schedule.answer(now, seq);
+            self.send_heartbeat(ix, conn, answer);
         }
     }
 

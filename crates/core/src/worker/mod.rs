@@ -6,11 +6,13 @@
 mod benchmark;
 mod checkpoints;
 mod content;
+mod heartbeats;
 pub mod owner;
 
 use benchmark::Benchmark;
 use checkpoints::{Leaving, Saved};
 use content::Content;
+pub use heartbeats::HeartbeatSchedule;
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
     Assignment, FromWorker, GrantedBody, HeldAttempt, Outcome, Report, ToWorker, Usage,

@@ -1,13 +1,13 @@
-//! Sends heartbeats from a separate thread with raised priority, at the absolute times of the supervisor's plan, so
-//! that they wait neither for the worker's loop nor for its tasks. Status requests are answered where they arrive.
+//! Sends heartbeats from a separate thread with raised priority, when [`HeartbeatSchedule`] says, so that they wait
+//! neither for the worker's loop nor for its tasks. Status requests are answered where they arrive.
 
 use crate::NodeError;
 use crate::transport::raise_priority;
+use hedge_core::worker::HeartbeatSchedule;
 use hedge_exec::Advanced;
-use hedge_model::AttemptId;
 use hedge_model::msg::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase};
 use hedge_model::owner::OwnerNote;
-use hedge_model::settings::WatchMode;
+use hedge_model::{AttemptId, Time};
 use hedge_net::LinkSender;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -16,9 +16,6 @@ use std::time::{Duration, Instant};
 
 /// The most attempts in one heartbeat. Each takes at most 65 bytes, so that all fit into [`Heartbeat::BYTES_MAX`].
 const ATTEMPTS_MAX: usize = 16;
-/// The most missed heartbeats that are sent later if this thread ran late. They are worth sending because attempts
-/// are included in turn. After a longer delay, as when the machine slept or froze, none are.
-const MADE_UP_MAX: u32 = 8;
 
 /// A worker's heartbeats; clones share them. The thread ends with the last clone.
 #[derive(Clone, Debug)]
@@ -37,7 +34,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     ended: bool,
-    line: Option<Line>,
+    link: Option<Link>,
     attempts: BTreeMap<AttemptId, Known>,
     /// Attempts that changed since they were last included.
     news: VecDeque<AttemptId>,
@@ -46,14 +43,12 @@ struct State {
     owner: Option<OwnerNote>,
 }
 
+/// The connection over which heartbeats are sent.
 #[derive(Debug)]
-struct Line {
+struct Link {
     conn: u64,
     sender: LinkSender,
-    seq: u64,
-    plan: u32,
-    every: Option<Duration>,
-    next: Instant,
+    schedule: HeartbeatSchedule,
 }
 
 #[derive(Debug)]
@@ -77,11 +72,11 @@ impl HeartbeatSender {
             changed: Condvar::new(),
             start: Instant::now(),
         });
-        let beating = shared.clone();
+        let sending = shared.clone();
         let thread = std::thread::Builder::new().name("heartbeats".into());
         let started = thread.spawn(move || {
             raise_priority();
-            beating.run();
+            sending.run();
         });
         started.map_err(|error| {
             NodeError::Other(format!("cannot start the thread of heartbeats: {error}"))
@@ -91,49 +86,46 @@ impl HeartbeatSender {
 
     /// Sends heartbeats over this connection from now on, every `every` until its peer sends a plan.
     pub fn connect(&self, conn: u64, sender: LinkSender, every: Duration) {
+        let now = self.0.0.now();
         let mut state = self.lock();
-        // Continue the sequence of this connection: a supervisor that leads again would ignore lower numbers.
-        let before = state.line.as_ref().filter(|line| line.conn == conn);
-        let seq = before.map_or(0, |line| line.seq);
-        state.line = Some(Line {
-            conn,
-            sender,
-            seq,
-            plan: 0,
-            every: Some(every.clamp(WatchMode::INTERVAL_MIN, WatchMode::INTERVAL_MAX)),
-            next: Instant::now(),
-        });
+        match state.link.as_mut().filter(|link| link.conn == conn) {
+            Some(link) => {
+                link.schedule.restart(now, every);
+                link.sender = sender;
+            }
+            None => {
+                let schedule = HeartbeatSchedule::new(now, every);
+                state.link = Some(Link {
+                    conn,
+                    sender,
+                    schedule,
+                });
+            }
+        }
         self.0.0.changed.notify_all();
     }
 
     /// Stops sending over this connection, which has closed.
     pub fn disconnect(&self, conn: u64) {
         let mut state = self.lock();
-        state.line.take_if(|line| line.conn == conn);
+        state.link.take_if(|link| link.conn == conn);
     }
 
     /// Follows the supervisor's plan from now on, and sends a heartbeat at once.
     pub fn follow(&self, conn: u64, plan: &HeartbeatPlan) {
         let mut state = self.lock();
-        let Some(line) = state.line.as_mut().filter(|line| line.conn == conn) else {
-            return;
-        };
-        line.plan = plan.number;
-        line.every = plan
-            .every
-            .map(|every| every.clamp(WatchMode::INTERVAL_MIN, WatchMode::INTERVAL_MAX));
-        line.next = Instant::now();
-        if line.every.is_none() {
-            self.0.0.heartbeat(&mut state, 0);
+        if let Some(link) = state.link.as_mut().filter(|link| link.conn == conn) {
+            link.schedule.follow(self.0.0.now(), plan);
+            self.0.0.changed.notify_all();
         }
-        self.0.0.changed.notify_all();
     }
 
     /// Answers a status request at once.
     pub fn answer(&self, conn: u64, seq: u64) {
         let mut state = self.lock();
-        if state.line.as_ref().is_some_and(|line| line.conn == conn) {
-            self.0.0.heartbeat(&mut state, seq);
+        if let Some(link) = state.link.as_mut().filter(|link| link.conn == conn) {
+            let answer = link.schedule.answer(self.0.0.now(), seq);
+            state.send(answer);
         }
     }
 
@@ -180,59 +172,47 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the time since the sender started.
+    fn now(&self) -> Time {
+        Time(0) + self.start.elapsed()
+    }
+
     fn run(&self) {
         let mut state = self.lock();
         while !state.ended {
-            let due = state.line.as_ref().filter(|line| line.every.is_some());
-            let Some(next) = due.map(|line| line.next) else {
+            let Some(next) = state.link.as_ref().and_then(|link| link.schedule.next()) else {
                 let wait = self.changed.wait(state);
                 state = wait.unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let now = Instant::now();
+            let now = self.now();
             if next > now {
-                let wait = self.changed.wait_timeout(state, next - now);
+                let wait = self.changed.wait_timeout(state, next.since(now));
                 state = wait.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            if let Some(line) = &mut state.line
-                && let Some(every) = line.every
-            {
-                line.next += every;
-                if line.next + every * MADE_UP_MAX <= now {
-                    line.next = now + every;
-                }
+            let due = state.link.as_mut();
+            if let Some(heartbeat) = due.and_then(|link| link.schedule.due(now)) {
+                state.send(heartbeat);
             }
-            self.heartbeat(&mut state, 0);
-        }
-    }
-
-    fn heartbeat(&self, state: &mut State, answers: u64) {
-        let Some(line) = &mut state.line else { return };
-        line.seq += 1;
-        let mut heartbeat = Heartbeat {
-            seq: line.seq,
-            sent_ns: u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            plan: line.plan,
-            answers,
-            in_hand: state.attempts.len() as u32,
-            attempts: Vec::new(),
-            owner: state.owner,
-        };
-        state.tell(&mut heartbeat.attempts);
-        let Ok(bytes) = heartbeat.encode() else {
-            return;
-        };
-        if let Some(line) = &state.line
-            && line.sender.send_heartbeat(bytes.into()).is_err()
-            && line.sender.is_closed()
-        {
-            state.line = None;
         }
     }
 }
 
 impl State {
+    /// Adds attempts and the response to the owner, and sends the heartbeat.
+    fn send(&mut self, mut heartbeat: Heartbeat) {
+        heartbeat.in_hand = self.attempts.len() as u32;
+        heartbeat.owner = self.owner;
+        self.tell(&mut heartbeat.attempts);
+        let (Some(link), Ok(bytes)) = (&self.link, heartbeat.encode()) else {
+            return;
+        };
+        if link.sender.send_heartbeat(bytes.into()).is_err() && link.sender.is_closed() {
+            self.link = None;
+        }
+    }
+
     fn change(&mut self, attempt: AttemptId, change: impl FnOnce(&mut AttemptHeartbeat)) {
         let known = self.attempts.entry(attempt).or_insert(Known {
             said: AttemptHeartbeat {

@@ -6,38 +6,42 @@ use hedge_model::msg::Heartbeat;
 use hedge_model::owner::OwnerNote;
 
 impl Grid {
-    pub(crate) fn heartbeat(&mut self, ix: usize, conn: ConnId, beating: u64) {
+    /// Sends the heartbeats that are due by a schedule that has changed, and the others in time.
+    pub(crate) fn send_due_heartbeats(&mut self, ix: usize, conn: ConnId) {
+        let worker = &mut self.workers[ix];
+        worker.schedules += 1;
+        let schedules = worker.schedules;
+        self.heartbeat(ix, conn, schedules);
+    }
+
+    pub(crate) fn heartbeat(&mut self, ix: usize, conn: ConnId, schedules: u64) {
         let now = self.now;
         let worker = &mut self.workers[ix];
-        if worker.conn != Some(conn) || worker.beating != beating || !worker.up || worker.left {
+        if worker.conn != Some(conn) || worker.schedules != schedules || !worker.up || worker.left {
             return;
         }
-        let next = match worker.plan {
-            Some(plan) => plan.every,
-            None => Some(self.options.watch.idle.interval),
-        };
         if worker.frozen_until > now {
             let thawed = worker.frozen_until.since(now);
-            return self.after(thawed, Event::Heartbeat(ix, conn, beating));
+            return self.after(thawed, Event::Heartbeat(ix, conn, schedules));
         }
-        self.send_heartbeat(ix, conn, 0);
-        if let Some(next) = next {
-            self.after(next, Event::Heartbeat(ix, conn, beating));
+        while let Some(schedule) = &mut self.workers[ix].schedule {
+            let Some(heartbeat) = schedule.due(now) else {
+                if let Some(next) = schedule.next() {
+                    self.after(next.since(now), Event::Heartbeat(ix, conn, schedules));
+                }
+                break;
+            };
+            self.send_heartbeat(ix, conn, heartbeat);
         }
     }
 
-    pub(crate) fn send_heartbeat(&mut self, ix: usize, conn: ConnId, answers: u64) {
-        let worker = &mut self.workers[ix];
-        worker.heartbeats += 1;
+    pub(crate) fn send_heartbeat(&mut self, ix: usize, conn: ConnId, heartbeat: Heartbeat) {
+        let worker = &self.workers[ix];
         let heartbeat = Heartbeat {
-            seq: worker.heartbeats,
-            sent_ns: self.now.0,
-            plan: worker.plan.map_or(0, |plan| plan.number),
-            answers,
             in_hand: worker.busy.len() as u32,
-            attempts: Vec::new(),
             owner: Some(OwnerNote::from(&worker.core.owner().state(self.now)))
                 .filter(|note| note.change > 0),
+            ..heartbeat
         };
         let copies = match self.dice.below(100) {
             _ if !self.options.faults.network || self.healed => 1,

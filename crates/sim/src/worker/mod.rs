@@ -10,10 +10,9 @@ use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation, WorkerKind};
 use crate::program::Program;
 use crate::supervisors::Refused;
-use hedge_core::worker::{self, Worker};
+use hedge_core::worker::{self, HeartbeatSchedule, Worker};
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, GrantedBody, HeartbeatPlan, Outcome, Report, ToWorker, Usage,
-    WorkerInfo,
+    Assignment, Body, FromWorker, GrantedBody, Outcome, Report, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::owner::Signal;
 use hedge_model::spec::Network;
@@ -55,11 +54,10 @@ pub(crate) struct Virtual {
     pub unreachable_until: Time,
     pub backlog: Vec<Input>,
     pub busy: BTreeMap<AttemptId, Busy>,
-    pub heartbeats: u64,
-    /// How it is to send heartbeats; none before it is told.
-    pub plan: Option<HeartbeatPlan>,
-    /// Counts the plans: heartbeats of an old one end.
-    pub beating: u64,
+    /// When it sends heartbeats; none before it is attached.
+    pub schedule: Option<HeartbeatSchedule>,
+    /// Counts the changes of the schedule: events of an old one have no effect.
+    pub schedules: u64,
     token: u64,
     /// Whether its attempts are stopped for its owner.
     paused: bool,
@@ -107,9 +105,8 @@ impl Virtual {
             unreachable_until: Time(0),
             backlog: Vec::new(),
             busy: BTreeMap::new(),
-            heartbeats: 0,
-            plan: None,
-            beating: 0,
+            schedule: None,
+            schedules: 0,
             token: 0,
             paused: kind.owner.is_some(),
             owner_busy: false,
@@ -229,17 +226,17 @@ impl Grid {
     fn attach(&mut self, ix: usize, conn: ConnId, epoch: Epoch) -> Result<(), Violation> {
         let worker = &mut self.workers[ix];
         let before = worker.conn.replace(conn);
-        worker.heartbeats = 0;
-        worker.plan = None;
-        worker.beating += 1;
-        let beating = worker.beating;
+        let (now, every) = (self.now, self.options.watch.idle.interval);
+        match worker.schedule.as_mut().filter(|_| before == Some(conn)) {
+            Some(schedule) => schedule.restart(now, every),
+            None => worker.schedule = Some(HeartbeatSchedule::new(now, every)),
+        }
         if before.is_some() {
             self.worker_handle(ix, worker::Event::Disconnected)?;
         }
         let info = self.worker_info(ix);
         self.tell(ix, FromWorker::Attach(Box::new(info)));
-        let first = self.options.watch.idle.interval;
-        self.after(first, Event::Heartbeat(ix, conn, beating));
+        self.send_due_heartbeats(ix, conn);
         self.worker_handle(ix, worker::Event::Connected(epoch))
     }
 

@@ -2,6 +2,7 @@
 
 use super::table::{Column, table};
 use super::time;
+use hedge_model::settings::Mode;
 use hedge_model::units::show_rate;
 use hedge_model::view::WorkerView;
 
@@ -84,8 +85,9 @@ fn score(worker: &WorkerView) -> String {
 /// How it sends heartbeats.
 fn heartbeats(worker: &WorkerView) -> String {
     let interval = format!("{} ms", worker.heartbeat_interval_ms);
+    // As in settings, the first mode has no name.
     match &*worker.heartbeat_mode {
-        "heartbeats" => interval,
+        mode if mode == Mode::WORDS[0].0 => interval,
         mode => format!("{mode}, {interval}"),
     }
 }

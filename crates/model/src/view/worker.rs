@@ -41,7 +41,7 @@ pub struct WorkerView {
     pub lost: u64,
     /// Between two heartbeats that it is to show now.
     pub heartbeat_interval_ms: f64,
-    /// `heartbeats`: it sends them by itself; `poll`: it acknowledges status requests.
+    /// The watch mode, by its name in settings such as `watch_idle`.
     pub heartbeat_mode: String,
     /// Heartbeats on this connection so far.
     pub heartbeats: u64,

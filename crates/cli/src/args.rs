@@ -11,16 +11,14 @@ mod ticket;
 mod views;
 
 pub use gateway::{Gateway, Ui};
-pub use jobs::{
-    Cancel, Close, Cost, Explain, Extend, Fetch, Forget, Job, JobName, Jobs, Logs, One, Open,
-    OpenJob, Release, Retry, Tasks, Wait,
-};
+pub use jobs::{Close, Extend, Job, JobName, One, Open, OpenJob, Release};
 pub use peers::{Supervisor, Worker};
 pub use relay::Relay;
 pub use source::{Needs, Source};
 pub use ticket::{MakeTicket, RevokeTicket, Ticket};
 pub use views::{Export, Top, Watch};
 
+use crate::commands;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hedge_model::resources::OWN;
@@ -88,7 +86,7 @@ The grid ends with the command: a file that cannot be written to its place goes 
     #[command(after_help = "\
 Examples:
   hedge supervisor
-  hedge supervisor --listen 0.0.0.0:7700     reachable at a fixed port
+  hedge supervisor --listen 0.0.0.0:7433     reachable at a fixed port
   hedge ticket worker                        then let workers join
   hedge ticket supervisor --out FILE         then let further supervisors join, on other machines:
   hedge supervisor --join FILE               three or five of them outlive one or two that end
@@ -134,13 +132,13 @@ Ctrl-C while waiting leaves the job running and says how to come back to it.")]
     Submit(Submit),
     /// Say what each level of redundancy would buy a job and cost; nothing runs
     #[command(after_help = crate::commands::plan::HELP)]
-    Plan(Box<crate::commands::plan::Args>),
+    Plan(Box<commands::plan::Args>),
     /// List jobs
     #[command(after_help = "\
 Examples:
   hedge jobs --running
   hedge jobs --failed --limit 10")]
-    Jobs(Jobs),
+    Jobs(commands::jobs::Args),
     /// Show jobs
     #[command(after_help = "\
 Examples:
@@ -160,32 +158,32 @@ Examples:
   hedge tasks last --failed
   hedge tasks 7 --running
   hedge tasks 7 --json                       one JSON object a line for each task")]
-    Tasks(Tasks),
+    Tasks(commands::tasks::Args),
     /// Wait until jobs have ended
     #[command(after_help = "\
 Examples:
   hedge wait 7
   hedge wait 7 8 last
   hedge wait 7 --out pictures                and bring its results")]
-    Wait(Wait),
+    Wait(commands::wait::Args),
     /// End jobs; one that has ended already stays as it is
     #[command(after_help = "\
 Examples:
   hedge cancel last
   hedge cancel 7 8 9")]
-    Cancel(Cancel),
+    Cancel(commands::cancel::Args),
     /// Let jobs that failed go on: what is not done is tried again, what is done stays
     #[command(after_help = "\
 Examples:
   hedge retry last
   hedge retry 7 && hedge wait 7 --out pictures")]
-    Retry(Retry),
+    Retry(commands::retry::Args),
     /// Bring the results of jobs
     #[command(after_help = "\
 Examples:
   hedge fetch last --out pictures
   hedge fetch 7 --task frame.12 --task sheet  what two tasks left, also while the job runs")]
-    Fetch(Fetch),
+    Fetch(commands::fetch::Args),
     /// List a job's results: their hashes, who made them, and what is missing
     Manifest(One),
     /// Show what tasks printed
@@ -202,15 +200,15 @@ again, for example because its worker was lost, a line says where the output of 
 Standard output goes to standard output, standard error to standard error. A pipe or a file gets what
 the task printed unchanged. On a terminal, lines, tabs and colours stay; other control characters are
 shown as escapes like \\u{1b}.")]
-    Logs(Logs),
+    Logs(commands::logs::Args),
     /// Say why a job or a task is where it is, where it ran and why there
     #[command(after_help = "\
 Examples:
   hedge explain 7                            what holds the job up, and which tasks are critical
   hedge explain 7 frame.12")]
-    Explain(Explain),
+    Explain(commands::explain::Args),
     /// What a job costs, and for what
-    Cost(Cost),
+    Cost(commands::cost::Args),
     /// List all workers
     Workers(Grid),
     /// Serve the grid over HTTP to programs on this machine
@@ -283,7 +281,7 @@ Examples:
   hedge config set keep_jobs_for 7d")]
     Config(Config),
     /// Drop jobs that have ended, with their results
-    Forget(Forget),
+    Forget(commands::forget::Args),
     /// Look at, check, copy or repair the journal of this machine's supervisor
     #[command(subcommand)]
     #[command(after_help = "\

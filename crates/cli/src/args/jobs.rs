@@ -32,32 +32,6 @@ impl FromStr for JobName {
     }
 }
 
-/// Arguments of `jobs`.
-#[derive(Args, Debug)]
-pub struct Jobs {
-    /// Only jobs that have not ended
-    #[arg(long, conflicts_with_all = ["failed", "ended"])]
-    pub running: bool,
-    /// Only jobs that failed
-    #[arg(long, conflicts_with = "ended")]
-    pub failed: bool,
-    /// Only jobs that have ended
-    #[arg(long)]
-    pub ended: bool,
-    /// Only jobs whose name contains this
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    pub name: Option<String>,
-    /// Only jobs of this owner, by the beginning of its id
-    #[arg(long, value_name = "OWNER", value_parser = NonEmptyStringValueParser::new())]
-    pub owner: Option<String>,
-    /// Only the newest jobs, so many
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
 /// Arguments of `job`.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -157,150 +131,12 @@ pub struct Release {
     pub grid: Grid,
 }
 
-/// Arguments of `wait`.
-#[derive(Args, Debug)]
-pub struct Wait {
-    /// Number of the job, or last; of several, the end of all is waited for
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// Bring the results into this folder
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// End with the exit status of the program, for a job of one task; 128 and the signal's number for a signal
-    #[arg(long)]
-    pub exit_code: bool,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
 /// Arguments of a command on one job.
 #[derive(Args, Debug)]
 pub struct One {
     /// Number of the job, or last
     #[arg(value_name = "JOB")]
     pub job: JobName,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `cancel`.
-#[derive(Args, Debug)]
-pub struct Cancel {
-    /// Numbers of the jobs, or last
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `retry`.
-#[derive(Args, Debug)]
-pub struct Retry {
-    /// Numbers of the jobs, or last
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `forget`.
-#[derive(Args, Debug)]
-pub struct Forget {
-    /// Numbers of the jobs, or last
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// Do it without asking first
-    #[arg(long)]
-    pub yes: bool,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `fetch`.
-#[derive(Args, Debug)]
-pub struct Fetch {
-    /// Number of the job, or last; several go to a folder each
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// Only what this task left, also while the job runs; an array's task by its id and index, like frame.12. Repeatable
-    #[arg(long, value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
-    pub task: Vec<String>,
-    /// Folder for the results [default: a new folder NAME-results]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `tasks`.
-#[derive(Args, Debug)]
-pub struct Tasks {
-    /// Number of the job, or last
-    #[arg(value_name = "JOB")]
-    pub job: JobName,
-    /// Only tasks that failed at least once and are not done
-    #[arg(long, conflicts_with_all = ["running", "waiting", "done"])]
-    pub failed: bool,
-    /// Only tasks that run
-    #[arg(long, conflicts_with_all = ["waiting", "done"])]
-    pub running: bool,
-    /// Only tasks that are not done and do not run
-    #[arg(long, conflicts_with = "done")]
-    pub waiting: bool,
-    /// Only tasks that are done
-    #[arg(long)]
-    pub done: bool,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `logs`.
-#[derive(Args, Debug)]
-pub struct Logs {
-    /// Number of the job, or last
-    #[arg(value_name = "JOB")]
-    pub job: JobName,
-    /// The task: its id, and its index behind a dot for an array [default: all tasks]
-    #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
-    pub task: Option<String>,
-    /// Show output as it comes, until the task or the job has ended
-    #[arg(long, short)]
-    pub follow: bool,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `explain`.
-#[derive(Args, Debug)]
-pub struct Explain {
-    /// Number of the job, or last
-    #[arg(value_name = "JOB")]
-    pub job: JobName,
-    /// The task: its id, and its index behind a dot for an array
-    #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
-    pub task: Option<String>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `cost`.
-#[derive(Args, Debug)]
-pub struct Cost {
-    /// Number of the job, or last
-    #[arg(value_name = "JOB")]
-    pub job: JobName,
-    /// Print comma-separated values
-    #[arg(long)]
-    pub csv: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

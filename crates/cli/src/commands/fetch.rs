@@ -4,19 +4,38 @@ use super::interrupt::Interrupts;
 use super::named::{check_one_folder, each, numbers};
 use super::place::{Destination, bring, check_out};
 use super::{Context, ask, unexpected};
-use crate::args::Fetch;
+use crate::args::{Grid, JobName};
 use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
+use clap::builder::NonEmptyStringValueParser;
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use hedge_node::client::Client;
 use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `fetch`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Number of the job, or last; several go to a folder each
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
+    /// Only what this task left, also while the job runs; an array's task by its id and index, like frame.12. Repeatable
+    #[arg(long, value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
+    pub task: Vec<String>,
+    /// Folder for the results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
 
 /// Writes the results of jobs, or of single tasks, to a folder.
 ///
 /// # Errors
 /// There is no such job, it has no results yet, or the grid or the disk failed.
-pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     check_one_folder(args.jobs.len(), args.out.is_some())?;
     check_out(args.out.as_deref(), true)?;
     if args.jobs.len() > 1 && !args.task.is_empty() {
@@ -37,7 +56,7 @@ async fn fetch(
     context: &Context,
     client: &Client,
     job: JobId,
-    args: &Fetch,
+    args: &Args,
 ) -> Result<Exit, Failure> {
     let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
         return Err(unexpected());

@@ -3,16 +3,30 @@
 use super::confirm::confirm_irreversible;
 use super::named::{each, numbers};
 use super::{Context, ask};
-use crate::args::{Forget, JobName};
+use crate::args::{Grid, JobName};
 use crate::exit::{Exit, Failure};
 use hedge_model::msg::Request;
 use serde_json::json;
+
+/// Arguments of `forget`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Numbers of the jobs, or last
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
+    /// Do it without asking first
+    #[arg(long)]
+    pub yes: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
 
 /// Drops ended jobs, after the user has confirmed that: their records, their results and what they printed.
 ///
 /// # Errors
 /// There is no such job, it has not ended, the user declines, or the grid cannot be reached.
-pub fn run(context: &Context, args: &Forget) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     confirm_irreversible(&what(&args.jobs), args.yes)?;
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;

@@ -6,20 +6,38 @@ mod sink;
 use super::named::number;
 use super::results::tell_cut;
 use super::{Context, ask, unexpected};
-use crate::args::Logs;
+use crate::args::{Grid, JobName};
 use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
+use clap::builder::NonEmptyStringValueParser;
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::{TaskFilter, TaskLine, TasksView};
 use hedge_node::client::{Client, Patience, Printed, TailState};
 use sink::{Form, Sink};
 
+/// Arguments of `logs`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// The task: its id, and its index behind a dot for an array [default: all tasks]
+    #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
+    pub task: Option<String>,
+    /// Show output as it comes, until the task or the job has ended
+    #[arg(long, short)]
+    pub follow: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
 /// Shows what one task printed, or what each task of a job printed; where asked to, until it has ended.
 ///
 /// # Errors
 /// There is no such job or task, or the grid cannot be reached.
-pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let json = context.look.json;
     context.on_grid(&args.grid, async |client| {
         let job = number(client, args.job).await?;

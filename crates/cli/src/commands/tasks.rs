@@ -2,18 +2,41 @@
 
 use super::named::number;
 use super::{Context, ask, unexpected};
-use crate::args::Tasks;
+use crate::args::{Grid, JobName};
 use crate::exit::{Exit, Failure};
 use crate::show;
 use crate::show::tasks::{any, lines};
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::TaskFilter;
 
+/// Arguments of `tasks`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// Only tasks that failed at least once and are not done
+    #[arg(long, conflicts_with_all = ["running", "waiting", "done"])]
+    pub failed: bool,
+    /// Only tasks that run
+    #[arg(long, conflicts_with_all = ["waiting", "done"])]
+    pub running: bool,
+    /// Only tasks that are not done and do not run
+    #[arg(long, conflicts_with = "done")]
+    pub waiting: bool,
+    /// Only tasks that are done
+    #[arg(long)]
+    pub done: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
 /// Lists a job's tasks, page after page, so that a job of any size is listed in bounded memory.
 ///
 /// # Errors
 /// There is no such job, the grid cannot be reached, or nobody reads any more.
-pub fn run(context: &Context, args: &Tasks) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let filter = filter(args);
     context.on_grid(&args.grid, async |client| {
         let job = number(client, args.job).await?;
@@ -43,7 +66,7 @@ pub fn run(context: &Context, args: &Tasks) -> Result<Exit, Failure> {
     })
 }
 
-fn filter(args: &Tasks) -> TaskFilter {
+fn filter(args: &Args) -> TaskFilter {
     match (args.failed, args.running, args.waiting, args.done) {
         (true, ..) => TaskFilter::Failed,
         (_, true, ..) => TaskFilter::Running,

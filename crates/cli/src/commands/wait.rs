@@ -8,17 +8,35 @@ use super::named::{check_one_folder, each, numbers};
 use super::nested::TaskWaits;
 use super::place::check_out;
 use super::submit::detached;
-use crate::args::Wait;
+use crate::args::{Grid, JobName};
 use crate::exit::{Exit, Failure};
 use crate::show::progress::Progress;
 use hedge_model::JobId;
 use hedge_node::client::Client;
+use std::path::PathBuf;
+
+/// Arguments of `wait`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Number of the job, or last; of several, the end of all is waited for
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
+    /// Bring the results into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// End with the exit status of the program, for a job of one task; 128 and the signal's number for a signal
+    #[arg(long)]
+    pub exit_code: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
 
 /// Waits until each job has ended, reports how it ended, and writes its results if `--out` is given.
 ///
 /// # Errors
 /// There is no such job, the grid cannot be reached, or the results cannot be written.
-pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     check_one_folder(args.jobs.len(), args.out.is_some())?;
     check_out(args.out.as_deref(), false)?;
     context.on_grid(&args.grid, async |client| {
@@ -34,7 +52,7 @@ async fn wait(
     context: &Context,
     client: &Client,
     job: JobId,
-    args: &Wait,
+    args: &Args,
 ) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::new()?;
     let waits = TaskWaits::begin(job);

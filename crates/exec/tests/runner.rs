@@ -37,6 +37,7 @@ fn body(runtime: Runtime) -> Body {
         resources: Resources::default(),
         time_limit: None,
         shares: Vec::new(),
+        cwd: String::new(),
         network: None,
         checkpoint: None,
         mounts: Vec::new(),

@@ -366,6 +366,25 @@ fn the_dashboards_address_holds_a_token_of_its_own() {
 }
 
 #[test]
+fn ctrl_c_ends_a_gateway_and_a_dashboard_without_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = grid(&folder);
+    let mut gateway = Gateway::start(&grid.place, &[]);
+    // It asks the grid all the time while somebody follows.
+    let mut events = gateway.at.follow("/v1/events", None);
+    events.until("the state of the grid", |event| {
+        (event.name == "ready").then_some(())
+    });
+    let mut ui = grid.place.start(&["ui", "--no-browser", "--json"]);
+    until("the dashboard", || ui.out().ends_with('\n').then_some(()));
+    for process in [&mut gateway.process, &mut ui] {
+        process.signal("-INT");
+        assert_eq!(process.end().code(), Some(0), "{}", process.told());
+        assert_eq!(process.err(), "");
+    }
+}
+
+#[test]
 fn groups_and_attempts_say_what_a_drawing_needs() {
     let folder = tempfile::tempdir().unwrap();
     let marks = Marks::new(folder.path());

@@ -2,7 +2,7 @@
 
 use super::access::{self, Right};
 use super::interrupt::Interrupts;
-use super::{Context, block_on, patiently};
+use super::{Context, block_on, close, patiently};
 use crate::args::{Gateway, Grid};
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -81,6 +81,7 @@ pub fn serve(
     block_on(async {
         let connecting = Client::connect(&context.folders, &ticket);
         let client = patiently("no supervisor has answered yet; still trying", connecting).await?;
+        let line = client.clone();
         let mut interrupts = Interrupts::new()?;
         let mut told = Ok(());
         let (in_vain, nobody_knows) = oneshot::channel();
@@ -97,8 +98,9 @@ pub fn serve(
                 _ = in_vain.send(());
             }
         };
-        let served = hedge_gateway::serve(client, config, started, stop);
-        served.await.map_err(failed)?;
+        let served = hedge_gateway::serve(client, config, started, stop).await;
+        close(line).await;
+        served.map_err(failed)?;
         told.map(|()| Exit::Done)
     })
 }

@@ -182,11 +182,16 @@ impl Context {
             );
             let client = connected.await?;
             let outcome = work(&client).await;
-            // The grid also copes with a client that vanishes.
-            let _ = tokio::time::timeout(CLOSE_MAX, client.close()).await;
+            close(client).await;
             outcome
         })
     }
+}
+
+/// Closes a connection to the grid in order, if that takes no longer than [`CLOSE_MAX`]. The grid also copes with a client
+/// that vanishes.
+async fn close(client: Client) {
+    _ = tokio::time::timeout(CLOSE_MAX, client.close()).await;
 }
 
 /// Runs one future on this thread. Supervisors and workers do so too: what they hand on from task to task

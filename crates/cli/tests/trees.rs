@@ -96,6 +96,22 @@ fn an_environment_works_at_its_own_path_and_travels_once() {
 }
 
 #[test]
+fn a_program_on_this_machine_alone_sees_a_tree() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::here(folder.path());
+    let env = environment(folder.path(), 3);
+    let run = |more: &[&str]| {
+        let args = ["run", "--mount", "env", "--", "env/bin/same"];
+        place.call(&[&args[..1], more, &args[1..]].concat())
+    };
+    let output = run(&[]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), printed(&env));
+    let refused = run(&["--no-sandbox"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+}
+
+#[test]
 fn a_task_cannot_change_its_tree() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);

@@ -12,6 +12,7 @@ use crate::args::{Priority, Run, TaskRules};
 use crate::exit::{Exit, Failure};
 use crate::show::{self, progress::Progress};
 use hedge_model::msg::Request;
+use hedge_model::spec::MOUNTS_LABEL;
 use hedge_model::{JobId, JobSpec};
 use hedge_node::client::{Client, new_key};
 use hedge_node::local::{LocalConfig, LocalGrid};
@@ -44,7 +45,12 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         out: args.out,
         exit_code: args.exit_code,
     };
-    let largest = largest(checked.tasks(), &has, &hedge_node::worker::labels())?;
+    let mut labels = hedge_node::worker::labels();
+    if !args.rules.no_sandbox {
+        // Whether the sandbox can show trees is known once a worker has started.
+        labels.push((MOUNTS_LABEL.0.into(), MOUNTS_LABEL.1.into()));
+    }
+    let largest = largest(checked.tasks(), &has, &labels)?;
     let useful = useful_workers(checked.tasks());
     super::block_on(async {
         // Signals from here on are queued until the job can be cancelled, so that nothing is left half made. Each
@@ -135,9 +141,10 @@ async fn on_grid(
     let submitted = async {
         let (spec, files) = checked.finish().await?;
         let job = submit_job(client, new_key()?, &spec, &files).await?;
-        Ok::<_, Failure>((spec, job))
+        Ok::<_, Failure>((spec, job, files))
     };
-    let (spec, job) = tokio::select! {
+    // The supervisor is in this process, and workers read the input files and packs of trees from where they lie.
+    let (spec, job, _files) = tokio::select! {
         submitted = submitted => submitted?,
         () = interrupts.next() => {
             show::note("cancelled before the job began; Ctrl-C again quits at once");

@@ -80,6 +80,22 @@ async fn modules_that_leave_no_interpreter_that_could_be_forked_fail_the_attempt
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_keeps_itself_open_is_no_file_that_attempts_share() {
+    let modules = Modules::new(Kind::View).await;
+    // As libffi 3.5 does.
+    let library = "import _ctypes, os, re\n\
+        loaded = re.search(r' r-xp .* (/.*libc[.-].*)', open('/proc/self/maps').read())[1]\n";
+    let name = format!("{}_reads", modules.word);
+    modules.put(
+        &name,
+        &format!("{library}kept = os.open(loaded, os.O_RDONLY)\n"),
+    );
+    let launch = modules.preloading(&[&name], &["-c", "print('ran')"]);
+    let exit = modules.run(launch).await;
+    assert_eq!((exit.outcome.clone(), &*out(&exit)), (Ok(()), "ran\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_an_attempt_hold_while_modules_are_imported() {
     let modules = Modules::new(Kind::View).await;
     modules.put("hangs", "while True: pass\n");

@@ -310,29 +310,64 @@ pub(crate) fn unfit(pid: i32) -> Option<String> {
         let some = !tree::children_of(pid).is_empty();
         some.then(|| "it has started processes".to_owned())
     };
-    let files = || match count("fd") {
-        Ok(4) => None,
+    let files = |maps: &str| match files_of_its_own(pid, maps) {
+        Ok(0) => None,
         Ok(files) => Some(format!(
-            "it has {} files open, which all attempts would share",
-            files.saturating_sub(4)
+            "it has {files} files open, which all attempts would share"
         )),
         Err(error) => Some(format!("its open files cannot be counted ({error})")),
     };
-    threads
-        .or_else(children)
-        .or_else(files)
-        .or_else(|| shared(pid))
+    threads.or_else(children).or_else(|| match maps(pid) {
+        Ok(maps) => files(&maps).or_else(|| shared(&maps)),
+        Err(error) => Some(format!("its memory cannot be looked at ({error})")),
+    })
+}
+
+fn maps(pid: i32) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut maps = String::new();
+    let file = std::fs::File::open(format!("/proc/{pid}/maps"))?;
+    file.take(MAPS_BYTES_MAX).read_to_string(&mut maps)?;
+    Ok(maps)
+}
+
+/// The number of files that its modules opened. Libraries whose code it has loaded do not count where they are open to read
+/// alone: libffi from version 3.5 on keeps itself open, and with it `ctypes`.
+fn files_of_its_own(pid: i32, maps: &str) -> std::io::Result<usize> {
+    let mut files = 0_usize;
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        let about = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+        let about = std::fs::read_to_string(about).unwrap_or_default();
+        let library = target.to_str().is_some_and(|path| is_code(maps, path));
+        if !(library && is_read_only(&about)) {
+            files += 1;
+        }
+    }
+    Ok(files.saturating_sub(4))
+}
+
+/// Whether code of this file is in memory.
+fn is_code(maps: &str, path: &str) -> bool {
+    maps.lines().any(|line| {
+        let mut fields = line.splitn(6, ' ');
+        let mode = fields.nth(1).unwrap_or("");
+        // The path follows device and inode, behind spaces that fill the column.
+        let rest = fields.nth(3).unwrap_or("");
+        mode.contains('x') && rest.trim_start() == path
+    })
+}
+
+/// Whether a descriptor is open to read alone, by the kernel's `fdinfo`.
+fn is_read_only(about: &str) -> bool {
+    let flags = about.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY)
 }
 
 /// Whether it has memory that attempts could write to for each other.
-fn shared(pid: i32) -> Option<String> {
-    use std::io::Read;
-    let mut maps = String::new();
-    let read = std::fs::File::open(format!("/proc/{pid}/maps"));
-    let read = read.and_then(|file| file.take(MAPS_BYTES_MAX).read_to_string(&mut maps));
-    if let Err(error) = read {
-        return Some(format!("its memory cannot be looked at ({error})"));
-    }
+fn shared(maps: &str) -> Option<String> {
     let writable = |line: &str| {
         let mode = line.split(' ').nth(1).unwrap_or("").as_bytes();
         mode.get(1) == Some(&b'w') && mode.get(3) == Some(&b's')
@@ -354,6 +389,17 @@ pub(crate) fn memory_available() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_code_that_is_open_to_read_may_be_open() {
+        let maps = "7f00-7f01 r--p 00000000 fe:00 17                   /usr/lib/data\n\
+                    7f01-7f02 r-xp 00001000 fe:00 18                   /usr/lib/a b.so\n\
+                    7f02-7f03 r-xp 00000000 00:00 0 \n";
+        assert!(is_code(maps, "/usr/lib/a b.so"));
+        assert!(!is_code(maps, "/usr/lib/data") && !is_code(maps, "/usr/lib/a"));
+        assert!(is_read_only("pos:\t0\nflags:\t02100000\nmnt_id:\t1\n"));
+        assert!(!is_read_only("pos:\t0\nflags:\t0100002\n") && !is_read_only(""));
+    }
 
     #[test]
     fn what_a_template_says_is_understood_or_nonsense() {

@@ -1,8 +1,9 @@
 //! The trees that a worker has: each is written once from its blobs and shown to any number of attempts.
 //!
 //! The cache has a limit. A tree for which there is no room takes the place of those that were not used for longest; one
-//! that attempts use stays. A tree lies in a folder `HASH-NUMBER` with its manifest beside it, and the number is never
-//! used again, so that a view that shows an earlier tree never shows a later one.
+//! that attempts use stays. A tree lies in a folder `HASH-NUMBER-BYTES` with its manifest beside it. The number is never
+//! used again, so that a view that shows an earlier tree never shows a later one. The bytes are what the tree takes on the
+//! disk, so that a worker that starts need not read the manifests.
 
 mod check;
 mod write;
@@ -25,11 +26,13 @@ pub const TREE_CACHE_BYTES: u64 = 10 << 30;
 /// A tree whose content was compared with its hashes longer ago is compared again before an attempt gets it, as blobs
 /// are.
 const CHECK_AFTER: Duration = Duration::from_mins(10);
+/// The time of a tree's last use is written to the disk again after this.
+const NOTE_AFTER: Duration = Duration::from_mins(1);
 /// The folder of a tree that is being written begins with this.
 const ARRIVING: &str = "arriving-";
 /// The folder with the tree's content.
 const ROOT: &str = "root";
-/// The file with its manifest. It was changed when the tree was last used.
+/// The file with its manifest. It was changed when the tree was last used, or up to [`NOTE_AFTER`] before.
 const MANIFEST: &str = "manifest";
 
 /// The trees that are here; cheap to clone.
@@ -65,11 +68,27 @@ pub(super) struct Tree {
 #[derive(Clone, Copy, Debug)]
 struct TreeState {
     used: SystemTime,
+    /// The time of use that is on the disk.
+    noted: SystemTime,
     /// When its content was compared with its hashes by this process.
     checked: Option<Instant>,
 }
 
 impl Tree {
+    fn new(folder: PathBuf, bytes: u64, used: SystemTime) -> Self {
+        let state = TreeState {
+            used,
+            noted: used,
+            checked: None,
+        };
+        Self {
+            folder,
+            bytes,
+            state: Mutex::new(state),
+            damaged: AtomicBool::new(false),
+        }
+    }
+
     /// The folder with its content.
     pub fn root(&self) -> PathBuf {
         self.folder.join(ROOT)
@@ -84,15 +103,21 @@ impl Tree {
         lock(&self.state).checked = Some(Instant::now());
     }
 
-    /// Notes that an attempt gets it.
+    /// Notes that an attempt gets it. Needs a runtime.
     fn note_used(&self) {
         let now = SystemTime::now();
-        lock(&self.state).used = now;
+        let mut state = lock(&self.state);
+        state.used = now;
+        if now.duration_since(state.noted).unwrap_or_default() < NOTE_AFTER {
+            return;
+        }
+        state.noted = now;
+        let manifest = self.folder.join(MANIFEST);
         // It only decides which tree is removed first after the next start.
-        let file = File::options()
-            .append(true)
-            .open(self.folder.join(MANIFEST));
-        _ = file.and_then(|file| file.set_modified(now));
+        tokio::task::spawn_blocking(move || {
+            let file = File::options().append(true).open(manifest);
+            _ = file.and_then(|file| file.set_modified(now));
+        });
     }
 }
 
@@ -294,18 +319,10 @@ impl Arriving {
     fn arrived(mut self, hash: Hash, bytes: u64) -> io::Result<Tree> {
         let to = self
             .folder
-            .with_file_name(format!("{hash}-{}", self.number));
+            .with_file_name(format!("{hash}-{}-{bytes}", self.number));
         std::fs::rename(&self.folder, &to)?;
         self.folder = PathBuf::new();
-        Ok(Tree {
-            folder: to,
-            bytes,
-            state: Mutex::new(TreeState {
-                used: SystemTime::now(),
-                checked: None,
-            }),
-            damaged: AtomicBool::new(false),
-        })
+        Ok(Tree::new(to, bytes, SystemTime::now()))
     }
 }
 
@@ -321,21 +338,12 @@ impl Drop for Arriving {
 /// The tree that an earlier process left in a folder; none if the folder holds no finished tree. Its content is
 /// compared with its hashes before an attempt gets it.
 fn left(folder: &Path) -> Option<(Hash, u64, Tree)> {
-    let (hash, number) = folder.file_name()?.to_str()?.split_once('-')?;
-    let (hash, number) = (hash.parse().ok()?, number.parse().ok()?);
-    let manifest = folder.join(MANIFEST);
-    let used = manifest.metadata().ok()?.modified().ok()?;
-    let manifest = Manifest::decode(&std::fs::read(manifest).ok()?).ok()?;
-    let tree = Tree {
-        folder: folder.to_owned(),
-        bytes: manifest.disk_bytes(),
-        state: Mutex::new(TreeState {
-            used,
-            checked: None,
-        }),
-        damaged: AtomicBool::new(false),
-    };
-    Some((hash, number, tree))
+    let mut parts = folder.file_name()?.to_str()?.split('-');
+    let hash = parts.next()?.parse().ok()?;
+    let mut number = || parts.next()?.parse::<u64>().ok();
+    let (number, bytes) = (number()?, number()?);
+    let used = folder.join(MANIFEST).metadata().ok()?.modified().ok()?;
+    Some((hash, number, Tree::new(folder.to_owned(), bytes, used)))
 }
 
 #[cfg(test)]

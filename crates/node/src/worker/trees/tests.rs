@@ -232,6 +232,42 @@ async fn trees_stay_over_a_restart_within_the_limit() {
 }
 
 #[tokio::test]
+async fn a_start_reads_no_manifest() {
+    let mut place = Place::new(1 << 30).await;
+    let packed = packed("sound", false);
+    let root = place.take(&packed).await.unwrap().root();
+    std::fs::write(root.with_file_name(MANIFEST), "rotten").unwrap();
+    place.reopen(1 << 30);
+    assert_eq!(
+        place.cache.find(packed.mount.manifest.0).unwrap().bytes,
+        TREE_BYTES
+    );
+    // It is read before an attempt gets the tree.
+    assert_ne!(place.take(&packed).await.unwrap().root(), root);
+}
+
+#[tokio::test]
+async fn an_attempt_does_not_wait_for_the_time_of_use_to_be_written() {
+    let place = Place::new(1 << 30).await;
+    let packed = packed("sound", false);
+    let tree = place.take(&packed).await.unwrap();
+    let manifest = tree.folder.join(MANIFEST);
+    let written = || manifest.metadata().unwrap().modified().unwrap();
+    let before = lock(&tree.state).used;
+    let file = File::options().append(true).open(&manifest).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    drop(place.take(&packed).await.unwrap());
+    assert!(lock(&tree.state).used > before);
+    assert_eq!(written(), SystemTime::UNIX_EPOCH, "it was noted just now");
+    lock(&tree.state).noted = SystemTime::UNIX_EPOCH;
+    drop(place.take(&packed).await.unwrap());
+    while written() == SystemTime::UNIX_EPOCH {
+        // Another thread writes it.
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn damage_is_found_before_the_first_attempt_after_a_start() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 7] = [

@@ -9,6 +9,7 @@ use common::http::{At, Gateway};
 use common::scene::Scene;
 use common::tasks::Marks;
 use common::{Grid, Place};
+use serde_json::json;
 use std::path::Path;
 
 /// The dashboard of a gateway that is started for it; `folder` is for what the browser keeps.
@@ -100,6 +101,29 @@ fn the_dashboard_is_told_of_owners_and_dead_workers_and_does_not_ask() {
     });
     drop(busy);
     assert!(page.errors.is_empty(), "{:?}", page.errors);
+}
+
+#[test]
+fn a_timeline_shows_the_name_of_a_worker_that_is_told_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::with(folder.path(), 0, &[]);
+    let (_gateway, mut page) = open(folder.path(), &grid.place, &[]);
+    page.await_text("There is no job.");
+    let names = page.value(
+        r#"(async () => {
+          const { Timeline } = await import("/ui/timeline.js");
+          const hosts = new Map();
+          const box = document.body.appendChild(document.createElement("div"));
+          const timeline = new Timeline(box, (peer) => hosts.get(peer) ?? peer, () => {});
+          timeline.add([{ attempt: "a", worker: "3f9a", start_ms: 0, end_ms: null, state: "running" }], 1, true);
+          const before = timeline.names.get("3f9a");
+          hosts.set("3f9a", "desk");
+          timeline.add([], 2, true);
+          timeline.end();
+          return [before, timeline.names.get("3f9a")];
+        })()"#,
+    );
+    assert_eq!(names, json!(["3f9a", "desk"]));
 }
 
 #[test]

@@ -13,7 +13,8 @@ export class Timeline {
     this.name = name;
     /** Bars by the names of their attempts, those of them that run, and for each worker its rows. */
     [this.attempts, this.running, this.workers] = [new Map(), new Map(), new Map()];
-    this.names = new Map();
+    /** The names of workers, and whether one of them is not known yet. */
+    [this.names, this.nameless] = [new Map(), false];
     [this.unplaced, this.copies] = [0, 0];
     this.rows = [];
     this.now = 0;
@@ -60,7 +61,7 @@ export class Timeline {
     fresh.sort((a, b) => a.start_ms - b.start_ms);
     for (const attempt of fresh) this.place(attempt);
     [this.now, this.seen, this.runs] = [now, performance.now(), runs];
-    if (fresh.length || !this.words) this.arrange();
+    if (fresh.length || !this.words || this.nameless) this.arrange();
     this.plan();
   }
 
@@ -129,9 +130,11 @@ export class Timeline {
 
   /** Lists the rows anew, by the names of the workers. */
   arrange() {
+    this.nameless = false;
     for (const [worker, slots] of this.workers) {
-      // Looking a name up takes long where there are many machines.
-      if (!this.names.has(worker)) this.names.set(worker, this.name(worker));
+      // Looking a name up takes long where there are many machines. One that is not known may be told later.
+      if ((this.names.get(worker) ?? worker) === worker) this.names.set(worker, this.name(worker));
+      this.nameless ||= this.names.get(worker) === worker;
       if (slots.some(({ bars }) => !bars.length)) this.workers.set(worker, slots.filter(({ bars }) => bars.length));
     }
     const workers = [...this.workers].filter(([, slots]) => slots.length);

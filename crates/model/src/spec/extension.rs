@@ -66,25 +66,71 @@ impl JobSpec {
     pub fn extend(&mut self, extension: &Extension) -> Result<(), SpecError> {
         let addition = Addition::to(self, extension);
         let (growth, names) = (addition.check()?, addition.into_names());
-        let files = self.draft.files.len() as u32;
+        let positions = self.positions(extension);
         let moved = |group: &Group| {
             let mut group = group.clone();
             for input in &mut group.inputs {
                 if let Input::File(at) | Input::FileEach(at) = input {
-                    *at += files;
+                    *at = positions[*at as usize];
                 }
             }
             let moved = group.mounts.iter().map(|mount| Mount {
-                first: mount.first + files,
+                first: positions[mount.first as usize],
                 ..mount.clone()
             });
             group.mounts = moved.collect();
             group
         };
+        let before = self.draft.files.len() as u32;
         self.draft.groups.extend(extension.groups.iter().map(moved));
-        self.draft.files.extend_from_slice(&extension.files);
+        let new = extension.files.iter().zip(&positions);
+        let new = new.filter(|(_, at)| **at >= before);
+        self.draft.files.extend(new.map(|(file, _)| file.clone()));
         self.grow(growth, names);
         Ok(())
+    }
+
+    /// Returns the positions of an extension's files in the job: behind its files. If the last group of the job has all
+    /// trees of the extension, these are not stored again. Otherwise each extension of an open job whose tasks see a tree
+    /// would add some hundred files.
+    fn positions(&self, extension: &Extension) -> Vec<u32> {
+        let known = self.known_files(extension).unwrap_or_default();
+        let mut next = self.draft.files.len() as u32;
+        let files = 0..extension.files.len() as u32;
+        let positions = files.map(|at| {
+            known.get(&at).copied().unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            })
+        });
+        positions.collect()
+    }
+
+    /// Returns the positions in the job of the files of an extension's trees; none unless the last group has all of them.
+    fn known_files(&self, extension: &Extension) -> Option<BTreeMap<u32, u32>> {
+        let last = self.draft.groups.last()?;
+        let mut known = BTreeMap::new();
+        for mount in extension
+            .groups
+            .iter()
+            .flat_map(|group| group.mounts.iter())
+        {
+            let files = mount.files(&extension.files);
+            let mut here = last.mounts.iter();
+            let same = here.find(|here| here.files(&self.draft.files) == files)?;
+            known.extend((0..=mount.packs).map(|at| (mount.first + at, same.first + at)));
+        }
+        // The files of a list are next to each other.
+        let is_listed = extension.groups.iter().any(|group| {
+            let mut inputs = group.inputs.iter();
+            inputs.any(|input| match input {
+                Input::FileEach(first) => {
+                    known.range(*first..*first + group.count()).next().is_some()
+                }
+                _ => false,
+            })
+        });
+        (!is_listed).then_some(known)
     }
 
     /// Takes over the data derived from added groups.
@@ -189,6 +235,64 @@ mod tests {
         assert_eq!(grown.find("d"), Some(7));
         assert_eq!(JobSpec::decode(&grown.encode().unwrap()), Ok(whole));
         assert_eq!(grown.format(), 3, "an earlier version would end it");
+    }
+
+    #[test]
+    fn a_tree_that_the_last_group_has_is_not_stored_again() {
+        let blob = |byte| FileEntry {
+            data: Data::Blob {
+                hash: Hash([byte; 32]),
+                size: 1,
+            },
+            ..file("tree")
+        };
+        let sees = |id: &str, first, packs| Group {
+            mounts: [Mount {
+                at: "/env".into(),
+                first,
+                packs,
+            }]
+            .into_iter()
+            .collect(),
+            inputs: vec![Input::File(0)],
+            ..task(id, &[])
+        };
+        let with = |own: u8, group: Group, tree: &[u8]| {
+            let own = file(&format!("own-{own}"));
+            Extension {
+                files: [own]
+                    .into_iter()
+                    .chain(tree.iter().copied().map(blob))
+                    .collect(),
+                groups: vec![group],
+            }
+        };
+        let mut job = open(vec![task("a", &[])]);
+        job.extend(&with(1, sees("b", 1, 2), &[1, 2, 3])).unwrap();
+        assert_eq!(job.files().len(), 1 + 4);
+        job.extend(&with(2, sees("c", 1, 2), &[1, 2, 3])).unwrap();
+        assert_eq!(job.files().len(), 1 + 4 + 1, "its own input alone");
+        let [b, c] = ["b", "c"].map(|id| &job.groups()[job.find(id).unwrap() as usize]);
+        assert_eq!(b.mounts, c.mounts);
+        assert_eq!(
+            (&b.inputs, &c.inputs),
+            (&vec![Input::File(1)], &vec![Input::File(5)])
+        );
+        assert_eq!(&*job.files()[5].path, "own-2");
+        job.extend(&with(3, sees("d", 1, 2), &[1, 2, 4])).unwrap();
+        let d = &job.groups()[job.find("d").unwrap() as usize];
+        assert_eq!(
+            (job.files().len(), d.mounts[0].first),
+            (6 + 4, 7),
+            "another tree"
+        );
+        let listed = Group {
+            inputs: vec![Input::FileEach(1)],
+            ..sees("e", 1, 2)
+        };
+        job.extend(&with(4, listed, &[1, 2, 4])).unwrap();
+        assert_eq!(job.files().len(), 10 + 4, "a list stays together");
+        assert_eq!(JobSpec::decode(&job.encode().unwrap()), Ok(job));
     }
 
     #[test]

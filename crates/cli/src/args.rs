@@ -211,6 +211,9 @@ Examples:
     Cost(commands::cost::Args),
     /// List all workers
     Workers(Grid),
+    /// Pack a folder as a tree for a submission over HTTP
+    #[command(after_help = commands::pack::HELP)]
+    Pack(commands::pack::Args),
     /// Serve the grid over HTTP to programs on this machine
     #[command(after_help = "\
 Examples:

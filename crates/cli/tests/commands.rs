@@ -48,6 +48,7 @@ fn every_command_has_help() {
         "logs",
         "explain",
         "workers",
+        "pack",
         "gateway",
         "ui",
         "drain",

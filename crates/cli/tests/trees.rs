@@ -2,7 +2,9 @@
 
 mod common;
 
+use common::http::Gateway;
 use common::{Grid, Place, told, until};
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -225,4 +227,62 @@ fn a_tree_outlives_the_worker_and_comes_from_the_grid() {
         40,
         "{all}"
     );
+}
+
+/// Packs a folder, uploads what it became, and gives the files of a submission that has it as `env`.
+fn upload(grid: &Grid, gateway: &Gateway, env: &Path) -> Value {
+    let out = grid.place.folder.join("packed");
+    let (from, to) = (env.to_str().unwrap(), out.to_str().unwrap());
+    let listed = grid.place.ask(&["pack", from, "--out", to]);
+    let packs = listed["packs"].as_array().unwrap().iter();
+    let numbered = packs
+        .enumerate()
+        .map(|(number, pack)| (number.to_string(), pack));
+    let all = [("manifest".to_owned(), &listed["manifest"])];
+    let mut files = json!({});
+    for (name, blob) in all.into_iter().chain(numbered) {
+        let hash = blob["blake3"].as_str().unwrap();
+        let content = fs::read(blob["path"].as_str().unwrap()).unwrap();
+        assert_eq!(blob["bytes"], content.len());
+        let form = "application/octet-stream";
+        let put = gateway.send("PUT", &format!("/v1/blobs/{hash}"), form, &content);
+        assert!(put.status < 300, "{}", put.text());
+        files[format!("env/{name}")] = json!({ "blake3": hash });
+    }
+    fs::remove_dir_all(out).unwrap();
+    files
+}
+
+#[test]
+fn a_submission_over_http_brings_a_tree() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 1);
+    let gateway = Gateway::start(&grid.place, &[]);
+    let env = environment(folder.path(), 100);
+    let files = upload(&grid, &gateway, &env);
+    fs::rename(&env, folder.path().join("gone")).unwrap();
+    let post = |path: &str, body: Value| {
+        let body = body.to_string();
+        let response = gateway.send("POST", path, "application/json", body.as_bytes());
+        assert!(response.status < 300, "{}", response.text());
+        response.json()
+    };
+    let open = post("/v1/jobs/open", json!({ "job": { "name": "calls" } }));
+    let job = open["job"].to_string();
+    // Each extension brings the tree, whose blobs the grid fetches once.
+    for id in ["a", "b"] {
+        let task = json!({
+            "id": id,
+            "command": ["/env/bin/same"],
+            "mounts": [{ "tree": "env", "at": "/env" }],
+        });
+        let body = json!({ "job": { "task": [task] }, "files": files });
+        post(&format!("/v1/jobs/{job}/extend"), body);
+    }
+    gateway.send("POST", &format!("/v1/jobs/{job}/close"), "", b"");
+    assert_eq!(grid.place.wait(&job)["state"], "done");
+    let logs = grid.place.call(&["logs", &job]);
+    let printed = String::from_utf8_lossy(&logs.stdout).into_owned();
+    assert_eq!(printed.matches("/env/bin/same").count(), 2, "{printed}");
+    assert_eq!(trees(&grid, 0).len(), 1);
 }

@@ -5,6 +5,7 @@ use crate::problem::{Kind, Problem};
 use hedge_model::Hash;
 use hedge_model::units::show_bytes;
 use hedge_node::Temporary;
+use hedge_node::client::{Digest, InputFiles};
 use hyper::StatusCode;
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
@@ -54,10 +55,12 @@ impl SubmittedFiles {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Upload {
     bytes: u64,
     used: Instant,
+    /// What the client needs to serve it, once a submission had it read.
+    digest: Option<Digest>,
 }
 
 /// A file of a submission: under which name it lies beside the job file.
@@ -160,8 +163,36 @@ impl Uploads {
         file.persist(self.path(hash))
             .map_err(|error| broken(error.error))?;
         let used = Instant::now();
-        self.lock().insert(hash, Upload { bytes, used });
+        let upload = Upload {
+            bytes,
+            used,
+            digest: None,
+        };
+        self.lock().insert(hash, upload);
         Ok((hash, bytes))
+    }
+
+    /// The digests that are known of the files of a submission, by name: these need not be read again.
+    pub fn digests(&self, files: &[Named]) -> HashMap<PathBuf, Digest> {
+        let known = self.lock();
+        let each = files.iter().filter_map(|file| {
+            let FileContent::Uploaded(hash) = file.content else {
+                return None;
+            };
+            let digest = known.get(&hash)?.digest.clone()?;
+            Some((PathBuf::from(&file.path), digest))
+        });
+        each.collect()
+    }
+
+    /// Notes the digests of uploaded files that a submission had read.
+    pub fn learn(&self, inputs: &InputFiles) {
+        let mut known = self.lock();
+        for digest in inputs.digests() {
+            if let Some(upload) = known.get_mut(&digest.hash) {
+                upload.digest.get_or_insert_with(|| digest.clone());
+            }
+        }
     }
 
     /// A part of a file, from a position on.

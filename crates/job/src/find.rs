@@ -194,16 +194,14 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Where the folder of a tree is. A submission brings its files, and none of this machine's folders.
+    /// Whether the files are those of one submission. Its trees are packed, and none of this machine's folders.
+    pub fn is_confined(&self) -> bool {
+        self.confined
+    }
+
+    /// Where a tree is.
     pub fn tree_path(&self, name: &str) -> Result<PathBuf, Wrong> {
-        if self.confined {
-            return Err((
-                format!(
-                    "the tree {name:?} is a folder of a machine, which a submission over HTTP cannot name"
-                ),
-                "submit the job file with `hedge submit`".to_owned(),
-            ));
-        }
+        self.check_inside(name)?;
         match name {
             "" => Err((
                 "the tree has no name".to_owned(),

@@ -61,6 +61,7 @@ pub use find::{FILES_MAX, INLINE_TOTAL_MAX, VISITED_MAX};
 pub use inputs::{Found, GROUP_BYTES_MAX, Upload};
 pub use kinds::SingleKinds;
 pub use mistake::{BadJobFile, Located, MISTAKES_MAX, Mistake};
+pub use pack::{PackedBlob, PackedTree, pack_folder};
 pub use parameters::Setting;
 pub use program::{Program, ProgramLines, ProgramStdin};
 pub use unsent::UNSENT_MAX;

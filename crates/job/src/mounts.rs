@@ -12,6 +12,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+/// The name of a tree's manifest among the files of a submission. Its packs have their numbers.
+pub const MANIFEST: &str = "manifest";
+
 /// One item of `mounts`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedMount {
@@ -56,15 +59,24 @@ pub fn ask_for_mounts(group: &mut Group) {
     }
 }
 
-/// A folder that is to be packed.
+/// A tree that tasks see.
 #[derive(Debug)]
 pub struct FoundTree {
-    /// Where it is.
+    /// Where its folder is, or its manifest and packs.
     pub root: PathBuf,
-    /// What is in it, folders before what lies in them.
-    pub entries: Vec<FoundEntry>,
+    /// What is there.
+    pub content: TreeContent,
     /// The positions of groups whose tasks see it, and where they do.
     pub seen: Vec<(usize, Arc<str>)>,
+}
+
+/// What a tree is made of.
+#[derive(Debug)]
+pub enum TreeContent {
+    /// A folder that is to be packed: its entries, folders before what lies in them.
+    Folder(Vec<FoundEntry>),
+    /// The files `manifest`, `0`, `1` and so on, which came with a submission.
+    Packed,
 }
 
 /// An entry of such a folder.
@@ -161,6 +173,12 @@ fn find_tree(
 ) -> Result<(usize, Arc<str>), Wrong> {
     let name = &mount.tree;
     let path = finder.tree_path(name)?;
+    if finder.is_confined() && mount.at.is_none() {
+        return Err((
+            format!("the tree {name:?} has no path at which tasks see it"),
+            "write one: at = \"/ref\"".to_owned(),
+        ));
+    }
     let root = normal(&path).map_err(|error| cannot_read(Path::new(name), &error))?;
     let at: Arc<str> = match &mount.at {
         Some(at) => at.as_str().into(),
@@ -178,24 +196,46 @@ fn find_tree(
     let tree = match known {
         Some(known) => known,
         None => {
-            let about = std::fs::metadata(&root);
-            let about = about.map_err(|error| finder.missing("tree", name, &error))?;
-            if !about.is_dir() {
-                return Err((
-                    format!("the tree {name:?} is not a folder"),
-                    "name a single file in `inputs`".to_owned(),
-                ));
-            }
-            let entries = walk(&root)?;
+            let content = match finder.is_confined() {
+                true => packed(name, &root)?,
+                false => TreeContent::Folder(entries(finder, name, &root)?),
+            };
             trees.push(FoundTree {
                 root,
-                entries,
+                content,
                 seen: Vec::new(),
             });
             trees.len() - 1
         }
     };
     Ok((tree, at))
+}
+
+/// Finds the entries of a folder that a job file names.
+fn entries(finder: &Finder<'_>, name: &str, root: &Path) -> Result<Vec<FoundEntry>, Wrong> {
+    let about = std::fs::metadata(root);
+    let about = about.map_err(|error| finder.missing("tree", name, &error))?;
+    if !about.is_dir() {
+        return Err((
+            format!("the tree {name:?} is not a folder"),
+            "name a single file in `inputs`".to_owned(),
+        ));
+    }
+    walk(root)
+}
+
+/// Finds a tree among the files of a submission.
+fn packed(name: &str, root: &Path) -> Result<TreeContent, Wrong> {
+    match root.join(MANIFEST).is_file() {
+        true => Ok(TreeContent::Packed),
+        false => Err((
+            format!("the tree {name:?} does not come with the submission"),
+            format!(
+                "send what `hedge pack` made as the files {name}/{MANIFEST}, {name}/0, {name}/1 and so on, or submit the \
+                 job file with `hedge submit`"
+            ),
+        )),
+    }
 }
 
 /// An absolute path without `.` and `..`. Links stay as they are written, because programs in an environment name its
@@ -211,7 +251,8 @@ fn normal(path: &Path) -> std::io::Result<PathBuf> {
     Ok(normal)
 }
 
-fn walk(root: &Path) -> Result<Vec<FoundEntry>, Wrong> {
+/// Finds what is in a folder.
+pub fn walk(root: &Path) -> Result<Vec<FoundEntry>, Wrong> {
     let mut entries = Vec::new();
     let walk = walkdir::WalkDir::new(root).min_depth(1);
     for entry in walk.sort_by_file_name() {

@@ -5,7 +5,7 @@
 
 use crate::find::cannot_read;
 use crate::inputs::Slot;
-use crate::mounts::{FoundKind, FoundTree};
+use crate::mounts::{FoundEntry, FoundKind, MANIFEST, TreeContent, walk};
 use crate::{Found, Upload};
 use hedge_model::spec::Mount;
 use hedge_model::tree::{Manifest, PACK_BYTES_MAX, PACKS_MAX, TreeEntry, TreeFile, TreeKind};
@@ -22,6 +22,35 @@ const PACK_BYTES_MIN: usize = 1 << 20;
 /// A longer pack ends behind one file in so many: with files of 20 KiB, after about another 1 MiB.
 const ENDS_ONE_IN: u16 = 64;
 
+/// A tree as blobs that lie on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedTree {
+    /// The list of its entries.
+    pub manifest: PackedBlob,
+    /// Its packs, in the order of the manifest.
+    pub packs: Vec<PackedBlob>,
+}
+
+/// A manifest or a pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedBlob {
+    /// Where its content is: a file of the spool folder, or of the tree.
+    pub path: PathBuf,
+    /// The BLAKE3 hash of the content.
+    pub hash: Hash,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Packs a folder as [`Found::pack`] does.
+///
+/// # Errors
+/// One sentence: the folder cannot be read or is too large, or `spool` cannot be written.
+pub fn pack_folder(root: &Path, spool: &Path) -> Result<PackedTree, String> {
+    let entries = walk(root).map_err(|(what, help)| format!("{what}; {help}"))?;
+    pack_entries(root, &entries, &spool.join("tree"))
+}
+
 impl Found {
     /// Whether there are folders to pack, see [`Found::pack`].
     pub fn has_trees(&self) -> bool {
@@ -29,36 +58,25 @@ impl Found {
     }
 
     /// Packs the folders that tasks see as trees. The packs become uploads; files up to 4 MiB are copied to `spool` for
-    /// that, which must stay until the job is submitted. Reads all files. Blocks.
+    /// that, which must stay until the job is submitted. Reads all files. Blocks. Nothing is written for trees that came
+    /// with a submission.
     ///
     /// # Errors
     /// One sentence: a file cannot be read any more, or a tree is too large.
     pub fn pack(&mut self, spool: &Path) -> Result<(), String> {
         for (number, tree) in std::mem::take(&mut self.trees).into_iter().enumerate() {
-            let mut packer = Packer::new(spool.join(number.to_string()));
-            let entries = tree.entries.iter();
-            let entries = entries.map(|entry| packer.entry(&tree, &entry.path, &entry.kind));
-            let entries = entries.collect::<Result<Vec<_>, String>>()?;
-            packer.close()?;
-            let (packs, sources) = (packer.packs, packer.sources);
-            let manifest = Manifest { packs, entries };
-            let too_large = |why| format!("the tree {} cannot be sent: {why}", tree.root.display());
-            let bytes = manifest.encode().map_err(too_large)?;
-            let path = spool.join(format!("{number}-manifest"));
-            std::fs::write(&path, &bytes).map_err(|error| not_written(&path, &error))?;
             let first = self.draft.files.len() as u32;
-            let hash = Hash(*blake3::hash(&bytes).as_bytes());
-            self.push_known("tree", path, (hash, bytes.len() as u64));
-            for (blob, path) in manifest.packs.iter().zip(sources) {
-                self.push_known("pack", path, *blob);
+            match &tree.content {
+                TreeContent::Packed => self.push_packed(&tree.root)?,
+                TreeContent::Folder(entries) => {
+                    let name = spool.join(number.to_string());
+                    self.push_tree(pack_entries(&tree.root, entries, &name)?);
+                }
             }
+            let packs = self.draft.files.len() as u32 - first - 1;
             for (group, at) in tree.seen {
                 let group = &mut self.draft.groups[group];
-                let mount = Mount {
-                    at,
-                    first,
-                    packs: manifest.packs.len() as u32,
-                };
+                let mount = Mount { at, first, packs };
                 let before = group.mounts.iter().cloned();
                 group.mounts = before.chain([mount]).collect();
             }
@@ -66,8 +84,16 @@ impl Found {
         Ok(())
     }
 
+    fn push_tree(&mut self, tree: PackedTree) {
+        self.push_known("tree", tree.manifest);
+        for pack in tree.packs {
+            self.push_known("pack", pack);
+        }
+    }
+
     /// Adds a file of the job whose content is known.
-    fn push_known(&mut self, name: &str, path: PathBuf, (hash, bytes): (Hash, u64)) {
+    fn push_known(&mut self, name: &str, blob: PackedBlob) {
+        let PackedBlob { path, hash, bytes } = blob;
         self.slots.push((Slot::Known(hash), self.uploads.len()));
         self.uploads.push(Upload { path, bytes });
         self.draft.files.push(FileEntry {
@@ -76,6 +102,60 @@ impl Found {
             data: Data::Blob { hash, size: bytes },
         });
     }
+
+    /// Adds the manifest and the packs of a tree that came with a submission. A worker finds whether they belong together.
+    fn push_packed(&mut self, root: &Path) -> Result<(), String> {
+        self.push_unread("tree", root.join(MANIFEST))?;
+        for number in 0.. {
+            let path = root.join(number.to_string());
+            if !path.is_file() {
+                break;
+            }
+            if number >= PACKS_MAX {
+                return Err(too_many_packs());
+            }
+            self.push_unread("pack", path)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a file of the job that is to be hashed.
+    fn push_unread(&mut self, name: &str, path: PathBuf) -> Result<(), String> {
+        let about = std::fs::metadata(&path);
+        let bytes = about.map_err(|error| not_read(&path, &error))?.len();
+        let at = self.draft.files.len() as u32;
+        let hash = Hash([0; 32]);
+        self.push_known(name, PackedBlob { path, hash, bytes });
+        if let Some((slot, _)) = self.slots.last_mut() {
+            *slot = Slot::File(at);
+        }
+        Ok(())
+    }
+}
+
+/// Packs the entries of a folder. The names of the files that are written begin with `name`.
+fn pack_entries(root: &Path, entries: &[FoundEntry], name: &Path) -> Result<PackedTree, String> {
+    let mut packer = Packer::new(name.to_owned());
+    let entries = entries.iter();
+    let entries = entries.map(|entry| packer.entry(root, &entry.path, &entry.kind));
+    let entries = entries.collect::<Result<Vec<_>, String>>()?;
+    packer.close()?;
+    let (packs, sources) = (packer.packs, packer.sources);
+    let manifest = Manifest { packs, entries };
+    let too_large = |why| format!("the tree {} cannot be sent: {why}", root.display());
+    let bytes = manifest.encode().map_err(too_large)?;
+    let path = name.with_extension(MANIFEST);
+    std::fs::write(&path, &bytes).map_err(|error| not_written(&path, &error))?;
+    let packs = manifest.packs.into_iter().zip(sources);
+    let packs = packs.map(|((hash, bytes), path)| PackedBlob { path, hash, bytes });
+    Ok(PackedTree {
+        manifest: PackedBlob {
+            path,
+            hash: Hash(*blake3::hash(&bytes).as_bytes()),
+            bytes: bytes.len() as u64,
+        },
+        packs: packs.collect(),
+    })
 }
 
 /// Makes packs of one tree.
@@ -103,12 +183,7 @@ impl Packer {
         }
     }
 
-    fn entry(
-        &mut self,
-        tree: &FoundTree,
-        path: &str,
-        kind: &FoundKind,
-    ) -> Result<TreeEntry, String> {
+    fn entry(&mut self, root: &Path, path: &str, kind: &FoundKind) -> Result<TreeEntry, String> {
         let kind = match kind {
             FoundKind::Folder => TreeKind::Folder,
             FoundKind::Link(target) => TreeKind::Link(target.clone()),
@@ -116,7 +191,7 @@ impl Packer {
                 executable,
                 modified,
             } => {
-                let (hash, size, (pack, from)) = self.file(&tree.root.join(path))?;
+                let (hash, size, (pack, from)) = self.file(&root.join(path))?;
                 TreeKind::File(TreeFile {
                     executable: *executable,
                     modified: *modified,
@@ -133,10 +208,7 @@ impl Packer {
 
     /// Packs a file, unless its content is packed. Returns its hash, its length, and where its content lies.
     fn file(&mut self, path: &Path) -> Result<(Hash, u64, (u32, u64)), String> {
-        let cannot = |error: io::Error| {
-            let (what, help) = cannot_read(path, &error);
-            format!("{what}; {help}")
-        };
+        let cannot = |error: io::Error| not_read(path, &error);
         let about = std::fs::metadata(path).map_err(cannot)?;
         if about.len() > ALONE_BYTES {
             let mut hasher = blake3::Hasher::new();
@@ -204,14 +276,21 @@ impl Packer {
 
     fn push(&mut self, pack: (Hash, u64), source: PathBuf) -> Result<u32, String> {
         if self.packs.len() >= PACKS_MAX {
-            return Err(format!(
-                "the tree is too large: its files fill more than {PACKS_MAX} packs"
-            ));
+            return Err(too_many_packs());
         }
         self.packs.push(pack);
         self.sources.push(source);
         Ok(self.packs.len() as u32 - 1)
     }
+}
+
+fn too_many_packs() -> String {
+    format!("the tree is too large: its files fill more than {PACKS_MAX} packs")
+}
+
+fn not_read(path: &Path, error: &io::Error) -> String {
+    let (what, help) = cannot_read(path, error);
+    format!("{what}; {help}")
 }
 
 fn not_written(path: &Path, error: &io::Error) -> String {

@@ -283,14 +283,67 @@ fn a_program_in_a_tree_runs_where_the_tree_is() {
 }
 
 #[test]
-fn a_submission_over_http_names_no_folder_of_the_machine() {
+fn a_submission_over_http_brings_its_trees_packed() {
     let folder = tempfile::tempdir().unwrap();
-    env(folder.path());
-    let text = "[[task]]\nid = \"a\"\ncommand = [\"true\"]\nmounts = [{ tree = \"env\" }]\n";
-    let file = JobFile::parse("job.toml", Syntax::Toml, text).unwrap();
-    let error = file.find_within(folder.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("submit the job file with `hedge submit`"),
-        "{error}"
-    );
+    let env = env(folder.path());
+    let job = |mounts: &str| {
+        let text = format!("[[task]]\nid = \"a\"\ncommand = [\"true\"]\nmounts = {mounts}\n");
+        JobFile::parse("job.toml", Syntax::Toml, text).unwrap()
+    };
+    for (mounts, said) in [
+        (
+            r#"[{ tree = "env", at = "/ref" }]"#,
+            "the tree \"env\" does not come with the submission",
+        ),
+        (r#"[{ tree = "env" }]"#, "has no path at which tasks see it"),
+        (
+            r#"[{ tree = "../env", at = "/ref" }]"#,
+            "is outside of the submission",
+        ),
+    ] {
+        let error = job(mounts).find_within(folder.path()).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    let (spool, sent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = hedge_job::pack_folder(&env, spool.path()).unwrap();
+    let blobs = [&[tree.manifest][..], &tree.packs].concat();
+    fs::create_dir(sent.path().join("env")).unwrap();
+    let numbers = (0..tree.packs.len()).map(|number| number.to_string());
+    let names = ["manifest".to_owned()].into_iter().chain(numbers);
+    for (name, blob) in names.zip(&blobs) {
+        fs::copy(&blob.path, sent.path().join("env").join(name)).unwrap();
+    }
+    let mounts = r#"[{ tree = "env", at = "/ref" }]"#;
+    let mut found = job(mounts).find_within(sent.path()).unwrap();
+    found.pack(sent.path()).unwrap();
+    let read = |upload: &Upload| (hash(&fs::read(&upload.path).unwrap()), upload.bytes);
+    let content: Vec<_> = found.uploads().iter().map(read).collect();
+    let there = found.job(&content).unwrap();
+    let at = format!("[{{ tree = {env:?}, at = \"/ref\" }}]");
+    let (here, ..) = packed(folder.path(), &at);
+    assert_eq!(there.files(), here.files());
+    assert_eq!(there.groups(), here.groups());
+}
+
+#[test]
+fn an_environment_without_its_interpreter_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (env, base) = (folder.path().join("env"), folder.path().join("base"));
+    fs::create_dir_all(base.join("bin")).unwrap();
+    fs::create_dir_all(&env).unwrap();
+    let lacks = |home: &Path, mounts: &[&str]| {
+        let config = format!("home = {}\nversion = 3.11.2\n", home.display());
+        fs::write(env.join("pyvenv.cfg"), config).unwrap();
+        let program = Program {
+            words: vec!["env/bin/python".to_owned()],
+            mounts: mounts.iter().map(|mount| (*mount).to_owned()).collect(),
+            ..Program::default()
+        };
+        program.find(folder.path()).unwrap().without_interpreter()
+    };
+    let home = base.join("bin");
+    assert_eq!(lacks(&home, &["env"]), [(env.clone(), base.clone())]);
+    assert_eq!(lacks(&home, &["env", "base:/elsewhere"]).len(), 1);
+    assert_eq!(lacks(&home, &["env", "base"]), []);
+    assert_eq!(lacks(Path::new("/usr/bin"), &["env"]), [], "the worker's");
 }

@@ -23,6 +23,7 @@ use hedge_model::record::RecordError;
 use hedge_model::spec::Extension;
 use hedge_model::view::{EndsView, JobView};
 use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, PeerId, SubmitKey};
+pub use hedge_net::Digest;
 use hedge_net::{
     DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };

@@ -39,6 +39,7 @@ mod members;
 mod named;
 mod nested;
 mod open;
+pub mod pack;
 mod place;
 pub mod plan;
 mod relay;
@@ -102,6 +103,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Cost(args) => cost::run(&context, &args),
         Command::Manifest(args) => manifest::run(&context, &args),
         Command::Workers(grid) => workers::run(&context, &grid),
+        Command::Pack(args) => pack::run(&context, &args),
         Command::Gateway(args) => gateway::run(&context, &args),
         Command::Ui(args) => ui::run(&context, &args),
         Command::Top(args) => crate::top::run(&context, &args),
@@ -135,6 +137,7 @@ fn reject_unused_options(cli: &Cli) -> Result<(), Failure> {
         Command::Screensaver(_) | Command::Top(_) => (None, Some("draws on the screen")),
         Command::Trace(_) | Command::Report(_) => (None, Some("writes a file")),
         Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),
+        Command::Pack(_) => (Some("asks no grid"), None),
         Command::Completions { .. } => (Some("keeps nothing"), Some("prints what a shell reads")),
         Command::Spawner => (Some("keeps nothing"), Some("prints nothing")),
         _ => (None, None),

@@ -318,13 +318,10 @@ async fn prepared<T: Send + 'static>(
     let app = app.clone();
     // Large files are hashed, and a large job is checked for long.
     let prepared = tokio::task::spawn_blocking(move || {
-        let Read {
-            syntax, text, set, ..
-        } = read;
-        let file = JobFile::parse_as(purpose, NAME, syntax, text, &set)?;
-        let files = app.uploads().folder(&read.files)?;
-        let found = file.find_within(files.path())?;
-        finish(found, files, take)
+        let file = JobFile::parse_as(purpose, NAME, read.syntax, read.text, &read.set)?;
+        let folder = app.uploads().folder(&read.files)?;
+        let found = file.find_within(folder.path())?;
+        finish(&app, found, &read.files, folder, take)
     });
     let prepared = prepared.await;
     prepared.map_err(|error| {
@@ -335,25 +332,34 @@ async fn prepared<T: Send + 'static>(
 }
 
 fn finish<T>(
-    found: Found,
-    files: SubmittedFiles,
+    app: &App,
+    mut found: Found,
+    named: &[Named],
+    folder: SubmittedFiles,
     take: impl FnOnce(Found, &[(Hash, u64)]) -> Result<T, SpecError>,
 ) -> Result<Prepared<T>, Problem> {
-    let uploads = found.uploads().iter();
-    let paths = uploads.map(|upload| upload.path.clone()).collect();
-    let (inputs, read) = InputFiles::read(paths);
+    let packed = found.pack(folder.path());
+    packed.map_err(|why| Problem::bad(format!("{why}; nothing was submitted")))?;
+    let digests = app.uploads().digests(named);
+    let uploads = found.uploads().iter().map(|upload| {
+        let name = upload.path.strip_prefix(folder.path()).ok();
+        let digest = name.and_then(|name| digests.get(name)).cloned();
+        (upload.path.clone(), digest)
+    });
+    let (inputs, read) = InputFiles::read_unknown(uploads.collect());
     let content = read.into_iter().map(|(path, read)| {
         read.map_err(|error| {
-            let name = path.strip_prefix(files.path()).unwrap_or(&path).display();
+            let name = path.strip_prefix(folder.path()).unwrap_or(&path).display();
             Problem::local(format!(
                 "the input {name} cannot be read: {error}; nothing was submitted"
             ))
         })
     });
     let content = content.collect::<Result<Vec<_>, Problem>>()?;
+    app.uploads().learn(&inputs);
     let spec = take(found, &content);
     let spec = spec.map_err(|error| Problem::bad(format!("{error}; nothing was submitted")))?;
-    let files = (!content.is_empty()).then_some(files);
+    let files = (!content.is_empty()).then_some(folder);
     Ok(Prepared {
         spec,
         inputs,

@@ -23,14 +23,29 @@ pub struct InputFiles {
 impl InputFiles {
     /// Hashes files on all processors. Returns the hash or error of each, in order. Blocks.
     pub fn read(paths: Vec<PathBuf>) -> (Self, Vec<HashedFile>) {
-        let digests = Digest::of_files(&paths);
+        Self::read_unknown(paths.into_iter().map(|path| (path, None)).collect())
+    }
+
+    /// Does the same for files of which some have been read before and did not change since.
+    pub fn read_unknown(all: Vec<(PathBuf, Option<Digest>)>) -> (Self, Vec<HashedFile>) {
+        let unknown = all.iter().filter(|(_, digest)| digest.is_none());
+        let unknown: Vec<_> = unknown.map(|(path, _)| path.clone()).collect();
+        let mut digests = Digest::of_files(&unknown).into_iter();
         let mut files = Self::default();
-        let each = paths.into_iter().zip(digests).map(|(path, digest)| {
-            let added = digest.and_then(|digest| files.add(&path, digest));
+        let each = all.into_iter().map(|(path, known)| {
+            let digest = known.map(Ok).or_else(|| digests.next());
+            let unread = || Err(io::Error::other("it was not read"));
+            let added = digest.unwrap_or_else(unread);
+            let added = added.and_then(|digest| files.add(&path, digest));
             (path, added)
         });
         let read = each.collect();
         (files, read)
+    }
+
+    /// Returns the digests of the files.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        self.files.values().map(|(_, digest)| digest)
     }
 
     /// Keeps a folder that holds some of the files as long as they are needed.

@@ -1,13 +1,17 @@
-//! Files that a command names, that exist here, and that are not sent with the job.
+//! What exists here, is needed by a job, and is not sent with it: files that commands name, and the interpreters that
+//! virtual environments were made with.
 
 use crate::Found;
+use crate::mounts::TreeContent;
 use crate::program::SYSTEM;
-use hedge_model::spec::{Group, Input};
+use hedge_model::spec::{Group, Input, check_mount_path};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most names that are looked for, so that a job of many long commands is checked in a moment.
 const LOOKED_FOR_MAX: usize = 2_000;
+/// The file that makes a folder a virtual environment.
+const VENV: &str = "pyvenv.cfg";
 /// Most files that are named.
 pub const UNSENT_MAX: usize = 5;
 
@@ -31,6 +35,36 @@ impl Found {
             }
         }
         found
+    }
+
+    /// The trees that are virtual environments of Python whose own interpreter lies where their tasks see nothing: each
+    /// with the folder of that interpreter.
+    pub fn without_interpreter(&self) -> Vec<(PathBuf, PathBuf)> {
+        let mut found = Vec::new();
+        for tree in &self.trees {
+            let TreeContent::Folder(entries) = &tree.content else {
+                continue;
+            };
+            if !entries.iter().any(|entry| &*entry.path == VENV) {
+                continue;
+            }
+            let text = std::fs::read_to_string(tree.root.join(VENV)).unwrap_or_default();
+            let Some(base) = base(&text) else { continue };
+            let mut tasks = tree.seen.iter();
+            if tasks.any(|(task, _)| !self.shows(*task, base)) {
+                found.push((tree.root.clone(), base.to_owned()));
+            }
+        }
+        found
+    }
+
+    /// Whether a task sees a folder of this path.
+    fn shows(&self, task: usize, folder: &Path) -> bool {
+        let here = self.trees.iter().flat_map(|tree| &tree.seen);
+        let mut here = here.filter(|(group, _)| *group == task);
+        // Where no tree may lie tasks have something of their own.
+        let path = folder.to_str().unwrap_or_default();
+        check_mount_path(path).is_err() || here.any(|(_, at)| folder.starts_with(&**at))
     }
 
     /// Whether a task sees a file in a tree.
@@ -69,6 +103,13 @@ impl Found {
         });
         from_tasks || made || sent.into_iter().any(|file| within(&file.path))
     }
+}
+
+/// The folder of the interpreter that a virtual environment was made with, by its `pyvenv.cfg`: `home` is the `bin` in it.
+fn base(config: &str) -> Option<&Path> {
+    let mut pairs = config.lines().filter_map(|line| line.split_once('='));
+    let (_, home) = pairs.find(|(key, _)| key.trim() == "home")?;
+    Path::new(home.trim()).parent()
 }
 
 /// What may be names of files in an argument: all of it, its value behind `=`, and the words of a script that look like

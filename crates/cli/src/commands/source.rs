@@ -262,7 +262,8 @@ fn stdin(name: Option<&str>) -> Result<Option<ProgramStdin>, Failure> {
     Ok(Some(ProgramStdin::File(path)))
 }
 
-/// Tells of files that exist here, are named in a command, and are not sent, and of tasks that could share a kind.
+/// Tells of files that exist here, are named in a command, and are not sent, of environments that lack their interpreter,
+/// and of tasks that could share a kind.
 fn hint(found: &Found, folder: &Path, program: bool) {
     for (task, name) in found.unsent(folder) {
         let shown = escape::line(&name);
@@ -273,6 +274,17 @@ fn hint(found: &Found, folder: &Path, program: bool) {
         let task = escape::line(&task);
         note(&format!(
             "hint: {task} names {shown}, which exists here and is not sent with the job: {how}"
+        ));
+    }
+    for (env, base) in found.without_interpreter() {
+        let (env, base) = (env.display().to_string(), base.display().to_string());
+        let (env, base) = (escape::line(&env), escape::line(&base));
+        let how = match program {
+            true => format!("`--mount {base}` sends it"),
+            false => format!("{{ tree = {base:?} }} in `mounts` sends it"),
+        };
+        note(&format!(
+            "hint: the interpreter of {env} lies in {base}, which tasks do not see: {how}"
         ));
     }
     if let Some(told) = found.single_kinds() {

@@ -240,6 +240,8 @@ class Engine:
         with self.state.changed:
             self.state.closing = self.state.stopped = True
             self.state.changed.notify_all()
+        if self._receiver is not None:
+            self._receiver.close()
         _running.discard(self)
 
     def slots(self) -> int:

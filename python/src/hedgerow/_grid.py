@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any, Callable, Optional, TypeVar, Union
 
 from ._binary import find_hedge
+from ._ends import Ends
 from ._errors import GridError
-from ._http import Event, Http, Stream
+from ._http import Event, Http
 from ._transfer import download_file, upload_file
 from ._version import __version__
 
@@ -141,9 +142,10 @@ class Grid:
         with open(target, "wb") as file:
             self._insist(lambda: download_file(str(self._socket), path, file))
 
-    def ends(self, job: int, after: int) -> Stream:
-        """The stream of the ends of a job's tasks behind the first ``after`` of them."""
-        return self._insist(lambda: self._http.stream(f"/v1/jobs/{job}/ends", str(after)))
+    def ends(self, job: int) -> Ends:
+        """The ends of a job's tasks, each once, as they come."""
+        path = f"/v1/jobs/{job}/ends"
+        return Ends(lambda after: self._insist(lambda: self._http.stream(path, str(after))))
 
     # The gateway
 
@@ -256,4 +258,4 @@ def _error_in(log: str) -> str:
         return lines[-1].rstrip(".")
 
 
-__all__ = ["Event", "Grid", "GridError", "PATIENCE_S", "Stream", "Ticket"]
+__all__ = ["Event", "Grid", "GridError", "PATIENCE_S", "Ticket"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import http.client
 import threading
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from concurrent.futures import BrokenExecutor
 from typing import Any, Optional
 
 from ._errors import CallFailed, DependencyFailed, GridError, HedgerowError, JobEnded
-from ._grid import Grid, Stream
+from ._grid import Grid
 from ._options import CallOptions
 from ._outcomes import Stored, error_of
 from ._pickling import Payload, blob
@@ -24,8 +23,6 @@ from ._values import Outcome, load, unpack_outcomes
 
 #: Results that are fetched at once.
 _FETCHES_MAX = 4
-#: Pause before a stream that broke is opened again, seconds.
-_AGAIN_S = 0.1
 #: Words for what happened to a task, where its own reason needs some.
 _HINTS = {
     "not-started": "; name the interpreter that workers have with the argument `python` of the executor",
@@ -42,56 +39,26 @@ class Receiver:
         self._grid = grid
         self._settings = settings
         self._job = job
-        self._after = 0
-        self._stream: Optional[Stream] = None
+        self._ends = grid.ends(job)
         self._fetches: deque[tuple[Task, dict[str, Any]]] = deque()
         self._fetching = 0
         self.thread = threading.Thread(target=self._loop, name="hedgerow-receive", daemon=True)
 
     def close(self) -> None:
         """Ends the thread, which waits for the grid."""
-        stream = self._stream
-        if stream is not None:
-            stream.end()
-
-    # The stream
+        self._ends.close()
 
     def _loop(self) -> None:
-        while not self._state.stopped:
-            try:
-                self._stream = self._grid.ends(self._job, self._after)
-                if self._follow(self._stream):
+        try:
+            for end in self._ends:
+                if self._state.stopped:
                     return
-            except (GridError, HedgerowError) as error:
-                if not self._state.stopped:
-                    self._state.fail_all(error)
-                return
-            except (OSError, http.client.HTTPException, ValueError, AttributeError):
-                # The gateway is gone, or this thread is to end.
-                pass
-            finally:
-                if self._stream is not None:
-                    self._stream.close()
-                    self._stream = None
-            with self._state.changed:
-                self._state.changed.wait_for(lambda: self._state.stopped, timeout=_AGAIN_S)
-
-    def _follow(self, stream: Stream) -> bool:
-        """Reads events until the stream breaks, or the job has ended: then it is true."""
-        for event in stream:
-            if self._state.stopped:
-                return True
-            if event.name == "problem":
-                raise GridError(event.data["kind"], event.data["detail"])
-            if event.name != "ends":
-                continue
-            for end in event.data["tasks"]:
                 self._on_end(end)
-            self._after = event.data["next"]
-            if event.data["over"]:
+            if self._ends.over and not self._state.stopped:
                 self._on_over()
-                return True
-        return False
+        except Exception as error:  # noqa: BLE001 - no fault of this package may leave futures undecided
+            if not self._state.stopped:
+                self._state.fail_all(error)
 
     def _on_over(self) -> None:
         """The job has ended: what is not decided by now, or about to be fetched, never is."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -13,8 +11,6 @@ from hedgerow import Grid, GridError
 
 #: Tasks whose files are fetched at once.
 _FETCHES = 4
-#: Pause before a stream that broke is opened again, seconds.
-_AGAIN_S = 0.1
 
 
 class Ended:
@@ -40,12 +36,12 @@ class Follower:
         #: Ends of tasks that nobody waited for when they came.
         self._early: dict[str, dict[str, Any]] = {}
         self._ended: dict[str, Ended] = {}
-        self._stopped = threading.Event()
+        self._closed = False
         #: Set when something ended, or the thread did.
         self.news = threading.Event()
         #: Why nothing more is learnt.
         self.broken: Optional[Exception] = None
-        self._stream: Any = None
+        self._ends = grid.ends(job)
         self._pool = ThreadPoolExecutor(_FETCHES, "hedgerow-fetch")
         self._thread = threading.Thread(target=self._loop, name="hedgerow-follow", daemon=True)
         self._thread.start()
@@ -65,42 +61,18 @@ class Follower:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._stopped.set()
-        if self._stream is not None:
-            self._stream.end()
+        self._closed = True
+        self._ends.close()
         self._thread.join()
         self._pool.shutdown(cancel_futures=True)
 
     def _loop(self) -> None:
-        after = 0
-        while not self._stopped.is_set():
-            try:
-                self._stream = self._grid.ends(self._job, after)
-                if self._stopped.is_set():
-                    return
-                for after, over in self._read():
-                    if over:
-                        return self._break(GridError("unknown", f"job {self._job} of the grid has ended"))
-            except GridError as error:
-                return self._break(error)
-            except (OSError, http.client.HTTPException, ValueError, AttributeError):
-                # The gateway is gone, or this thread is to end.
-                pass
-            finally:
-                if self._stream is not None:
-                    self._stream.close()
-                    self._stream = None
-            self._stopped.wait(_AGAIN_S)
-
-    def _read(self) -> Iterator[tuple[int, bool]]:
-        for event in self._stream:
-            if event.name == "problem":
-                raise GridError(event.data["kind"], event.data["detail"])
-            if event.name != "ends":
-                continue
-            for end in event.data["tasks"]:
+        try:
+            for end in self._ends:
                 self._on_end(end)
-            yield event.data["next"], event.data["over"]
+            self._break(GridError("unknown", f"job {self._job} of the grid has ended"))
+        except GridError as error:
+            self._break(error)
 
     def _on_end(self, end: dict[str, Any]) -> None:
         with self._lock:
@@ -141,6 +113,6 @@ class Follower:
         return path
 
     def _break(self, error: Exception) -> None:
-        if not self._stopped.is_set():
+        if not self._closed:
             self.broken = error
             self.news.set()

@@ -148,9 +148,9 @@ class Sender:
         self._add(Ready(call, kind, payload, alone))
 
     def _kind(self, functions: Blob, options: CallOptions, name: str) -> Kind:
-        kind = Kind(functions, options, name)
+        key = Kind.key_of(functions, options, name)
         with self._state.changed:
-            return self._state.kinds.get(kind.key(), kind)
+            return self._state.kinds.get(key) or Kind(functions, options, name, key=key)
 
     def _register(self, kind: Kind) -> Kind:
         """The kind that is known as this one; that is this one where none is. Only those that are known are planned."""
@@ -160,7 +160,7 @@ class Sender:
             for key in [key for key, known in kinds.items() if not known.waits() and known.times.running == 0]:
                 del kinds[key]
             self._kinds_max = max(_KINDS_MAX, 2 * len(kinds))
-        return kinds.setdefault(kind.key(), kind)
+        return kinds.setdefault(kind.key, kind)
 
     def _check_dependencies(self, payload: Payload) -> None:
         for other in payload.dependencies:

@@ -54,10 +54,16 @@ class Kind:
     ready_alone: deque[Ready] = field(default_factory=deque)
     #: Since when the oldest of them waits, seconds of the monotonic clock.
     held_since: float = 0.0
+    #: Tells kinds apart.
+    key: tuple[object, ...] = ()
 
-    def key(self) -> tuple[object, ...]:
-        """Tells kinds apart."""
-        return self.functions.name, self.name, self.options.key()
+    def __post_init__(self) -> None:
+        self.key = self.key or self.key_of(self.functions, self.options, self.name)
+
+    @staticmethod
+    def key_of(functions: Blob, options: CallOptions, name: str) -> tuple[object, ...]:
+        """The key of a kind that need not exist."""
+        return functions.name, name, options.key()
 
     def queue(self, alone: bool) -> deque[Ready]:
         """The calls that were not sent yet and do, or do not, have a process of their own."""

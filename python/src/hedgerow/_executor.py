@@ -20,6 +20,7 @@ from ._options import CallOptions
 from ._pickling import Functions, Shared, share
 from ._showing import Picture, draw, show_job
 from ._tasks import Settings
+from ._trees import Mount, MountLike, check_interpreter, interpreter, read_mounts
 from ._values import FORMATS
 
 #: An open job whose client is gone for so long closes itself.
@@ -69,6 +70,7 @@ class Executor(BaseExecutor):
         open_timeout: str = OPEN_TIMEOUT,
         options: Optional[CallOptions] = None,
         preload: Sequence[str] = (),
+        mounts: Sequence[MountLike] = (),
     ) -> None:
         """Nothing is started before the first call.
 
@@ -81,7 +83,10 @@ class Executor(BaseExecutor):
         ``"arrow"``, tables, which come as ``pyarrow.Table``; ``"files"``, paths of files below the working directory, which
         come as :class:`Files`. ``open_timeout`` is how long the job
         stays open once this process is gone. ``preload`` names modules that workers have installed, like ``numpy``: an
-        interpreter imports them once, and the processes of calls are forked from it.
+        interpreter imports them once, and the processes of calls are forked from it. ``mounts`` names folders that calls
+        see, read-only: a folder, at its own path, or ``(folder, path)``. They are packed when the first call is sent, and a
+        worker fetches each once. If this interpreter is in one of them, as that of a virtual environment, calls run with
+        it. A local grid without a sandbox has all folders at their own paths already.
         """
         if max_workers is not None and (isinstance(max_workers, bool) or not isinstance(max_workers, int)):
             raise TypeError(f"max_workers is a number, and not {max_workers!r}")
@@ -96,19 +101,23 @@ class Executor(BaseExecutor):
         if local and grid is None:
             grid = shared_local_grid()
         here = isinstance(grid, LocalGrid)
+        # Calls run as this user, and see what this process sees.
+        plain = isinstance(grid, LocalGrid) and not grid.sandbox
+        trees = _trees(mounts, plain)
         if grid is None:
             grid = Grid(ticket)
         connection = grid.connect() if isinstance(grid, LocalGrid) else grid
-        bundle = grid.bundle() if isinstance(grid, LocalGrid) else None
+        bundle = grid.bundle() if isinstance(grid, LocalGrid) and plain else None
         known = [] if bundle is None else ["cloudpickle", MODULE]
         settings = Settings(
             name=name,
-            python=python or (sys.executable if here else f"python{sys.version_info[0]}.{sys.version_info[1]}"),
+            python=_interpreter(python, plain, trees),
             result_format=result_format,
             open_timeout=open_timeout,
             max_workers=max_workers,
             runtime={"runtime": "python", "preload": [*dict.fromkeys([*_PRELOADED, *known, *preload])]},
             bundle=bundle,
+            mounts=trees,
         )
         self._engine = Engine(connection, settings, Functions(initializer, initargs))
         self._options = options or CallOptions()
@@ -248,6 +257,26 @@ class WithOptions(BaseExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shuts the executor down that this one is a view of."""
         self._executor.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _trees(mounts: Sequence[MountLike], plain: bool) -> tuple[Mount, ...]:
+    """The folders that are to be sent."""
+    trees = read_mounts(mounts)
+    if not plain:
+        return trees
+    for mount in trees:
+        if mount.at != str(mount.folder):
+            raise ValueError(f"a local grid without a sandbox shows no folder at another path: {mount.at}; leave it out")
+    return ()
+
+
+def _interpreter(python: Optional[str], plain: bool, trees: tuple[Mount, ...]) -> str:
+    """The interpreter that runs calls."""
+    if python is None:
+        default = sys.executable if plain else f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        python = interpreter(trees) or default
+    check_interpreter(python, trees)
+    return python
 
 
 def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

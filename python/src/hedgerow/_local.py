@@ -34,15 +34,19 @@ mv "$folder" "$folder.$$" 2>/dev/null && { rm -rf "$folder.$$" || { sleep 1; rm 
 class LocalGrid:
     """A supervisor and a worker on this machine.
 
-    Tasks run as this user without a sandbox, as they would in a process pool. The grid ends with :meth:`close`, with the
+    Tasks run as this user without a sandbox, as they would in a process pool; ``sandbox=True`` runs them as on other
+    machines, where they see system folders and what is sent along. The grid ends with :meth:`close`, with the
     ``with`` statement, or with this process, and all its state with it.
     """
 
-    def __init__(self, workers: int = 1, *, cpus: Optional[int] = None, supervisors: int = 1) -> None:
+    def __init__(
+        self, workers: int = 1, *, cpus: Optional[int] = None, supervisors: int = 1, sandbox: bool = False
+    ) -> None:
         """``cpus`` are those of each worker; all of this machine by default. Three supervisors survive the loss of one."""
         self._folder = Path(tempfile.mkdtemp(prefix="hedgerow-"))
         self._hedge = os.fspath(find_hedge())
         self._cpus = cpus if cpus is not None else os.cpu_count() or 1
+        self.sandbox = sandbox
         self._processes: list[subprocess.Popen[bytes]] = []
         self._closed = threading.Lock()
         self._bundling = threading.Lock()
@@ -108,7 +112,8 @@ class LocalGrid:
         return self._start(f"supervisor-{number}", command, listens=True)
 
     def _worker(self, number: int) -> subprocess.Popen[bytes]:
-        command = ["worker", "--listen", "127.0.0.1:0", "--dedicated", "--no-sandbox", "--task-priority", "normal"]
+        command = ["worker", "--listen", "127.0.0.1:0", "--dedicated", "--task-priority", "normal"]
+        command += [] if self.sandbox else ["--no-sandbox"]
         command += ["--cpus", str(self._cpus), "--join", self._ticket("worker")]
         return self._start(f"worker-{number}", command, listens=False)
 

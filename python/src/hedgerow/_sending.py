@@ -20,6 +20,7 @@ from ._sizing import HOLD_S, plan
 from ._stall import Stall
 from ._state import State, Submitted
 from ._tasks import Kind, Ready, Settings, Task, label, write_task
+from ._trees import bring
 
 #: Calls that are taken up at once: their arguments are in memory twice meanwhile.
 _TAKEN_MAX = 10_000
@@ -52,6 +53,8 @@ class Sender:
         self._outbox: list[Task] = []
         self._kinds_max = _KINDS_MAX
         self._uploaded: dict[str, str] = {}
+        #: The trees of all calls, as files of a submission; none until they were brought to the gateway.
+        self._trees: dict[str, dict[str, str]] = {}
         self._bundle = blob(_bundle.worker_bundle())
         self._slots, self._slots_at = 1, float("-inf")
         self._stall = Stall(state, grid, job)
@@ -331,9 +334,10 @@ class Sender:
             if over:
                 self._grid.cancel_tasks(self._job, over)
         except GridError as error:
-            if error.kind == "unknown" and self._uploaded:
+            if error.kind == "unknown" and (self._uploaded or self._trees):
                 # The gateway is another one, and does not have what was uploaded.
                 self._uploaded.clear()
+                self._trees.clear()
                 left = self._retract(tasks)
                 return self._extend(left) if left else None
             if error.kind == "bad" and len(tasks) > 1:
@@ -350,6 +354,9 @@ class Sender:
         files: dict[str, Any] = {}
         if settings.bundle is None:
             files[_bundle.NAME] = self._file(self._bundle)
+        if settings.mounts:
+            self._trees = self._trees or bring(self._grid, settings.mounts)
+            files.update(self._trees)
         for task in tasks:
             if task.written is None:
                 # A request that is repeated has to say the same.

@@ -14,6 +14,7 @@ from ._call import Call
 from ._options import CallOptions
 from ._pickling import Blob, Payload
 from ._sizing import CallTimes
+from ._trees import Mount, tables
 from ._values import pack
 
 #: Packed calls up to this size, in Base64, are the task's standard input, bytes: it costs no file.
@@ -38,6 +39,8 @@ class Settings:
     runtime: dict[str, Any]
     #: A folder of workers with what is in the file of ``_bundle``, which is brought to them where this is None.
     bundle: Optional[str] = None
+    #: Folders that calls see.
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass
@@ -167,6 +170,8 @@ def write_task(task: Task, settings: Settings) -> tuple[dict[str, Any], dict[str
     if len(calls) == 1:
         # What calls of this function took tells what another one is likely to take.
         written["kind"] = f"python {_word(kind.name)}"
+    if settings.mounts:
+        written["mounts"] = tables(settings.mounts)
     files: dict[str, Any] = {}
     if len(packed) <= _STDIN_BYTES:
         written["stdin"] = {"text": packed}

@@ -52,7 +52,7 @@ fn a_hundred_thousand_waiting_tasks_take_little_memory() {
         (0..TASKS).map(|at| group(&format!("t{at}"), &[])).collect()
     });
     assert!(array_bytes < 4 << 20, "{array_bytes} bytes");
-    assert!(group_bytes < 78 << 20, "{group_bytes} bytes");
+    assert!(group_bytes < 72 << 20, "{group_bytes} bytes");
 }
 
 /// What retention counts for a job (`JOB_BYTES` and its like) is to be no less than what the job takes.

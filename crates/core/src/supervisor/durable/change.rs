@@ -69,8 +69,8 @@ pub enum Change {
         job: JobId,
         /// The extension.
         extension: SharedExtension,
-        /// The position of its first group; none if nothing was added.
-        from: Option<usize>,
+        /// The position of its first group, and its encoded length in bytes; none if nothing was added.
+        added: Option<(usize, u64)>,
     },
     /// The client released the outputs of these tasks: groups added later do not read them.
     Released {

@@ -44,6 +44,8 @@ struct Added {
     digest: Hash,
 }
 
+/// The most tasks that are added one by one.
+const FEW_TASKS: u32 = 64;
 /// Memory of one extension without its groups, in bytes.
 const EXTENSION_BYTES: u64 = 160;
 
@@ -76,11 +78,11 @@ impl Growth {
     }
 }
 
-/// Returns a hash that tells extensions apart.
-fn digest(extension: &Extension) -> Hash {
+/// Returns a hash that tells extensions apart, and the length of the encoded extension in bytes.
+fn digest(extension: &Extension) -> (Hash, u64) {
     // An extension that cannot be encoded cannot have been decoded.
     let bytes = extension.encode().unwrap_or_default();
-    Hash(*blake3::hash(&bytes).as_bytes())
+    (Hash(*blake3::hash(&bytes).as_bytes()), bytes.len() as u64)
 }
 
 impl Job {
@@ -117,15 +119,20 @@ impl Job {
         extension: &Extension,
     ) -> Option<Result<Extended, Refused>> {
         let added = self.growth.extensions()?.0.get(&key)?;
-        if added.digest == digest(extension) {
-            let (job, first, tasks) = (id, added.first, added.tasks);
-            return Some(Ok(Extended { job, first, tasks }));
+        if added.digest == digest(extension).0 {
+            return self.added(id, key).map(Ok);
         }
         let why = format!(
             "the key of this extension belongs to another extension of job {id}; nothing was added: extend without \
              --key, or with a new one"
         );
         Some(Err((RefusalKind::Bad, why)))
+    }
+
+    /// Returns what was added under this key.
+    pub(crate) fn added(&self, job: JobId, key: SubmitKey) -> Option<Extended> {
+        let Added { first, tasks, .. } = *self.growth.extensions()?.0.get(&key)?;
+        Some(Extended { job, first, tasks })
     }
 
     /// Returns whether an extension can be added now; the error says why not.
@@ -198,14 +205,14 @@ impl Job {
         None
     }
 
-    /// Adds groups. Returns the position of the first.
+    /// Adds groups. Returns the position of the first, and the length of the encoded extension in bytes.
     fn extend(
         &mut self,
         id: JobId,
         key: SubmitKey,
         extension: &Extension,
         at: Time,
-    ) -> Result<usize, Stale> {
+    ) -> Result<(usize, u64), Stale> {
         let known = self.growth.extensions();
         if known.is_some_and(|known| known.0.contains_key(&key)) {
             return Err("it was added before");
@@ -221,7 +228,7 @@ impl Job {
             return Err("it does not fit to the job any more");
         }
         let tasks = extension.task_count();
-        let digest = digest(extension);
+        let (digest, bytes) = digest(extension);
         extensions.0.insert(
             key,
             Added {
@@ -232,10 +239,14 @@ impl Job {
         );
         *seen = (*seen).max(at);
         let fresh = std::iter::repeat_n(Task::default(), tasks as usize);
-        self.tasks.append(fresh.collect());
+        match tasks {
+            // A list of its own, which is then joined to the others, costs more than a few tasks.
+            0..=FEW_TASKS => self.tasks.extend(fresh),
+            _ => self.tasks.append(fresh.collect()),
+        }
         self.open.extend(extension.groups.iter().map(Group::count));
         self.note_added(from);
-        Ok(from)
+        Ok((from, bytes))
     }
 
     /// Records that the client was seen.
@@ -346,15 +357,15 @@ impl State {
         let now = self.now.max(at);
         let change = match (self.job_mut(job), record) {
             (known, Record::GroupsAdded { key, extension, .. }) => {
-                let from = known.and_then(|known| known.extend(job, *key, extension, at).ok());
+                let added = known.and_then(|known| known.extend(job, *key, extension, at).ok());
                 let extension = extension.clone();
                 return self.at(
                     now,
-                    from.is_some(),
+                    added.is_some(),
                     Change::Extended {
                         job,
                         extension,
-                        from,
+                        added,
                     },
                 );
             }

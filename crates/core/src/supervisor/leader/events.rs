@@ -158,7 +158,10 @@ impl Leadership<'_> {
             Change::Accepted { job, .. } => Some(*job),
             _ => None,
         };
-        let stale = matches!(change, Change::Stale(_));
+        let stale = matches!(
+            change,
+            Change::Stale(_) | Change::Extended { added: None, .. }
+        );
         self.follow(change, pending.is_some());
         if let Some(pending) = pending {
             self.complete_pending(pending, job, stale);
@@ -207,9 +210,9 @@ impl Leadership<'_> {
             Change::Extended {
                 job,
                 extension,
-                from,
+                added,
             } => {
-                self.after_extended(job, &extension, from);
+                self.after_extended(job, &extension, added);
                 if asked {
                     self.release_inputs(extension.input_blobs());
                 }
@@ -254,10 +257,13 @@ impl Leadership<'_> {
                 key,
                 extension,
             } => {
-                let reply = match self.state.extended(job, key, &extension) {
-                    Ok(extended) => Reply::Extended(extended),
-                    Err((kind, why)) => Reply::No(Refusal { kind, why }),
-                };
+                let known = self.state.jobs.get(&job).filter(|_| !stale);
+                let added = known.and_then(|known| known.added(job, key));
+                let reply =
+                    match added.map_or_else(|| self.state.extended(job, key, &extension), Ok) {
+                        Ok(extended) => Reply::Extended(extended),
+                        Err((kind, why)) => Reply::No(Refusal { kind, why }),
+                    };
                 answer(client, request_id, reply, self.out);
             }
             Pending::Joined { peer } => {

@@ -256,8 +256,8 @@ impl ActiveJob {
         self.size
     }
 
-    /// Appends the groups that `extension` added. Does not recompute the critical set and the bottom levels.
-    pub fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension) {
+    /// Appends the groups that `extension` added, which takes `bytes` bytes encoded. Does not recompute the critical set and the bottom levels.
+    pub fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension, bytes: u64) {
         for group in &extension.groups {
             self.critical.add(group);
             if let Some(inputs) = &mut self.policy_inputs {
@@ -265,7 +265,7 @@ impl ActiveJob {
             }
         }
         self.groups.extend(added);
-        self.size.add(extension);
+        self.size.add(extension, bytes);
     }
 
     /// When the leader last heard from the client of an open job.

@@ -68,14 +68,15 @@ impl Leadership<'_> {
         }
     }
 
-    /// Adds the groups of a committed extension. `from` is the first of them; none if the extension was not applied.
+    /// Adds the groups of a committed extension. `added` are the first of them and the encoded length in bytes; none if
+    /// the extension was not applied.
     pub(crate) fn after_extended(
         &mut self,
         id: JobId,
         extension: &SharedExtension,
-        from: Option<usize>,
+        added: Option<(usize, u64)>,
     ) {
-        let Some((job, from)) = self.state.jobs.get(&id).zip(from) else {
+        let Some((job, (from, bytes))) = self.state.jobs.get(&id).zip(added) else {
             return;
         };
         let (spec, learned) = (job.spec.clone(), &self.state.learned);
@@ -83,14 +84,14 @@ impl Leadership<'_> {
         let Some(active_job) = leader.jobs.get_mut(id) else {
             return;
         };
-        let mut added = Vec::with_capacity(extension.groups.len());
+        let mut groups = Vec::with_capacity(extension.groups.len());
         for (at, group) in spec.groups().iter().enumerate().skip(from) {
             let mut active_group = start_group(job, at);
             active_group.set_shape(leader.shapes.number(group));
             active_group.set_rank(rank(learned.expect(group).work_s));
-            added.push(active_group);
+            groups.push(active_group);
         }
-        active_job.grow(added, extension);
+        active_job.grow(groups, extension, bytes);
         for (hash, size) in extension.input_blobs() {
             leader.blobs.add_reader(hash, size, id);
         }

@@ -27,11 +27,11 @@ impl Size {
         }
     }
 
-    /// Adds an extension of the job.
-    pub fn add(&mut self, extension: &Extension) {
-        let more = Self::of_extension(extension);
-        self.spec = self.spec.saturating_add(more.spec);
-        self.inputs = self.inputs.saturating_add(more.inputs);
+    /// Adds an extension of the job, which takes `encoded` bytes encoded.
+    pub fn add(&mut self, extension: &Extension, encoded: u64) {
+        self.spec = self.spec.saturating_add(encoded);
+        let inputs = bytes(extension.input_data());
+        self.inputs = self.inputs.saturating_add(inputs);
     }
 }
 

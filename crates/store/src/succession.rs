@@ -20,7 +20,8 @@ pub(crate) async fn stand_in(raft: Raft<Types, Machine>, id: NodeId, gone: PeerI
         });
         let voters = now.membership_config.voter_ids();
         let mut others: Vec<NodeId> = voters.filter(|voter| Some(*voter) != led).collect();
-        others.sort_unstable();
+        // From the one behind the leader on, so that supervisors that fail again and again lead in turn.
+        others.sort_unstable_by_key(|other| (Some(*other) < led, *other));
         let rank = others.iter().position(|other| *other == id);
         led.zip(rank).map(|(_, rank)| (now.vote, rank))
     };

@@ -76,7 +76,7 @@ async fn a_follower_whose_turn_comes_later_stands_in_where_the_first_is_gone_too
     let nodes = group_with(&hub, memory(5), LONG_LEASE).await;
     nodes[0].commit(0..10).await;
     let mut left: Vec<&Node> = nodes[1..].iter().collect();
-    left.sort_by_key(|node| node.id());
+    left.sort_by_key(|node| (node.id() < nodes[0].id(), node.id()));
     let first = left.remove(0);
     hub.cut(nodes[0].peer);
     hub.cut(first.peer);

@@ -196,10 +196,6 @@ pub(crate) fn prepare(
     user: Option<TaskUser>,
     programs: &mut Programs,
 ) -> Result<Prepared, Ending> {
-    let mut env: Vec<(&str, &str)> = base_env
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
     let progress = PROGRESS_FD.to_string();
     let cwd = launch.cwd.as_ref().map(|cwd| cwd.to_string_lossy());
     let own = [
@@ -208,16 +204,7 @@ pub(crate) fn prepare(
         ("TMPDIR", &slot.tmp_path),
         ("HEDGE_PROGRESS_FD", &progress),
     ];
-    let given = launch
-        .env
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in own.into_iter().chain(given) {
-        match env.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = value,
-            None => env.push((name, value)),
-        }
-    }
+    let env = environment(base_env, own, &launch.env);
     let path = env
         .iter()
         .find(|(name, _)| *name == "PATH")
@@ -260,6 +247,24 @@ pub(crate) fn prepare(
         stdin: stdin(launch, slot, user)
             .map_err(|error| worker_ending("open the task's standard input", &error))?,
     })
+}
+
+/// Returns the variables of an attempt: the worker's, then its own, then those that are given; the last of a name
+/// counts.
+fn environment<'a>(
+    base: &'a [(String, String)],
+    own: [(&'a str, &'a str); 4],
+    given: &'a [(String, String)],
+) -> Vec<(&'a str, &'a str)> {
+    let texts = |(name, value): &'a (String, String)| (name.as_str(), value.as_str());
+    let mut env: Vec<(&str, &str)> = base.iter().map(texts).collect();
+    for (name, value) in own.into_iter().chain(given.iter().map(texts)) {
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => env.push((name, value)),
+        }
+    }
+    env
 }
 
 /// Returns the ending of an attempt whose process did not start. It is the task's fault only if the program cannot be

@@ -1,7 +1,7 @@
 //! What a group asks of the owner of a worker's machine, and how often its tasks may run.
 
-use super::{Group, Runtime};
 use super::validate::{Checked, Place, wrong};
+use super::{Group, Runtime};
 use crate::Resources;
 use std::borrow::Cow;
 

@@ -120,7 +120,10 @@ impl Program {
             groups: vec![group],
             outline: false,
         };
+        // With `cwd` a relative path means a file of that folder.
+        let there = self.cwd.is_some() && !first.starts_with('/');
         let travels = seen.is_none()
+            && !there
             && first.contains('/')
             && !first.starts_with("${")
             && !SYSTEM.iter().any(|system| first.starts_with(system));

@@ -107,7 +107,7 @@ pub struct Needs {
         conflicts_with = "job"
     )]
     pub uses_share: Vec<String>,
-    /// Start the program in this folder: the NAME of one that it uses, and a path below it [default: its scratch directory]
+    /// Start the program in this folder: the NAME of one that it uses, and a path below it; a relative path of the program lies there too [default: its scratch directory]
     #[arg(
         long,
         value_name = "NAME[/PATH]",

@@ -85,6 +85,9 @@ pub struct Compare {
     /// Jobs of the workflow that share the machines in each run, a quarter of its longest path apart on average
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub jobs: u32,
+    /// Move each stay of a machine by a random time, so that machines come and go independently of each other
+    #[arg(long, conflicts_with = "machines")]
+    pub scatter: bool,
     /// Threads [default: one for each CPU]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

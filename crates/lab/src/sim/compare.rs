@@ -128,6 +128,7 @@ fn options(args: &Compare) -> Result<Options, Failure> {
         detect: args.detect,
         learn: args.learn,
         jobs: args.jobs,
+        scatter: args.scatter,
         threads: args.threads.unwrap_or_else(cpus),
     })
 }

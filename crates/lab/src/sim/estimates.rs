@@ -9,7 +9,7 @@ use serde::Serialize;
 
 const RUNS_MAX: u64 = 10_000;
 /// Bounds of the chances that are counted together.
-const CHANCES: [f64; 6] = [0.0, 0.1, 0.35, 0.65, 0.9, 1.0001];
+const CHANCES: [f64; 7] = [0.0, 0.1, 0.35, 0.65, 0.85, 0.95, 1.0001];
 
 /// What the command prints as JSON.
 #[derive(Serialize)]

@@ -38,6 +38,8 @@ pub struct Options {
     pub learn: u32,
     /// Jobs of the same workflow that share the machines in each run; see [`JOBS_APART`].
     pub jobs: u32,
+    /// Whether machines come and go independently of each other instead of as in the trace; see [`Trace::scattered`].
+    pub scatter: bool,
     /// Threads to use.
     pub threads: usize,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             detect: 0.0,
             learn: 0,
             jobs: 1,
+            scatter: false,
             threads: 1,
         }
     }
@@ -75,6 +78,8 @@ pub struct Comparison {
     pub learn: u32,
     /// Jobs of each run.
     pub jobs: u32,
+    /// Whether machines come and go independently of each other.
+    pub scatter: bool,
     /// For each workflow.
     pub tables: Vec<Table>,
     /// For each policy over all workflows: ratios pooled over all runs; *net* and the other shares as the mean
@@ -114,7 +119,10 @@ pub fn compare(
     let mut tables = Vec::new();
     for workflow in workflows {
         let scale = time_scale(workflow, trace, options.lifetime)?;
-        let scaled = trace.scaled(scale);
+        let mut scaled = trace.scaled(scale);
+        if options.scatter {
+            scaled = scaled.scattered(options.seed);
+        }
         let histories = learn(workflow, &scaled, options, &policies)?;
         let one = |nth: u32| {
             let sample = sample(workflow, &scaled, options, &policies, &histories, nth);
@@ -139,6 +147,7 @@ pub fn compare(
         detect_s: options.detect,
         learn: options.learn,
         jobs: options.jobs,
+        scatter: options.scatter,
         overall: overall(&tables, options.jobs),
         behind: behind(&tables),
         tables,

@@ -136,6 +136,26 @@ impl Trace {
         }
     }
 
+    /// The same presences, each moved by a random time, so that machines come and go independently of each other.
+    pub fn scattered(&self, seed: u64) -> Self {
+        let mut spans = Vec::new();
+        for (node, span) in (0..).zip(&self.spans) {
+            let mut dice = Dice::new(seed ^ (u64::from(node) << 32) ^ 0x05ca_77e4);
+            let from = dice.unit() * self.length;
+            let to = from + span.to - span.from;
+            spans.push(Span { node, from, to });
+            if to > self.length {
+                // It goes on at the beginning.
+                let (from, to) = (0.0, to - self.length);
+                spans.push(Span { node, from, to });
+            }
+        }
+        spans
+            .iter_mut()
+            .for_each(|span| span.to = span.to.min(self.length));
+        Self::sorted(self.length, spans)
+    }
+
     /// Who is there in a run that starts `start` seconds into the trace and lasts no longer than `horizon` seconds:
     /// by when they come. Ends beyond the horizon are told truly up to another length of the trace.
     pub fn presences(&self, start: f64, horizon: f64) -> Vec<Presence> {

@@ -39,6 +39,8 @@ pub(crate) struct Evaluations {
     due: bool,
     /// Number of jobs that a policy decides for.
     jobs: usize,
+    /// Tasks that a policy wants to get one more attempt ahead of tasks that wait.
+    ahead: BTreeSet<TaskId>,
 }
 
 /// Redundant attempts that are cancelled as soon as a first attempt needs their slot.
@@ -81,6 +83,11 @@ impl Evaluations {
         self.jobs -= 1;
     }
 
+    /// Returns whether a policy wants a task to get one more attempt ahead of tasks that wait.
+    pub fn is_ahead(&self, task: TaskId) -> bool {
+        self.ahead.contains(&task)
+    }
+
     /// Requests an evaluation because the timer fired.
     pub fn timer_fired(&mut self) {
         self.due = true;
@@ -88,14 +95,14 @@ impl Evaluations {
 }
 
 impl Leadership<'_> {
-    /// Evaluates the policies and starts the copies that they order, if something changed and workers are idle.
+    /// Evaluates the policies and starts the copies that they order, if something changed and workers are idle. While
+    /// several jobs keep all workers busy, a policy may instead want copies ahead of tasks that wait.
     pub(crate) fn evaluate_policies(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        if !leader.evaluations.due
-            || leader.pool.capacity_index().is_empty()
-            || leader.evaluations.jobs == 0
-        {
+        let busy = leader.pool.capacity_index().is_empty();
+        let jobs = leader.evaluations.jobs;
+        if !leader.evaluations.due || jobs == 0 || (busy && jobs < 2) {
             return;
         }
         if now < leader.evaluations.next {
@@ -106,6 +113,7 @@ impl Leadership<'_> {
         leader.jobs.update_policy_inputs(&self.state.jobs);
         let mut again: Option<Duration> = None;
         let mut seen = 0;
+        let mut ahead = BTreeSet::new();
         for mut policy in self.policies() {
             let Some(view) = self.view().policy_view(&policy) else {
                 self.return_policy(policy);
@@ -114,7 +122,12 @@ impl Leadership<'_> {
             let attempts: usize = view.jobs.iter().map(|job| job.running.len()).sum();
             seen += attempts + view.workers.len();
             let mut orders = Vec::new();
-            let next = policy.policy.decide(&view, &mut orders);
+            let mut next = None;
+            if busy {
+                ahead.extend(policy.policy.ahead(&view));
+            } else {
+                next = policy.policy.decide(&view, &mut orders);
+            }
             let workers: Vec<WorkerIx> = view.workers.iter().map(|worker| worker.number).collect();
             self.return_policy(policy);
             for order in orders {
@@ -122,6 +135,7 @@ impl Leadership<'_> {
             }
             again = [again, next].into_iter().flatten().min();
         }
+        self.set_ahead(ahead);
         if seen == 0 {
             return;
         }
@@ -135,6 +149,16 @@ impl Leadership<'_> {
             let at = now + after.max(gap);
             leader.evaluate_at(at);
         }
+    }
+
+    /// Sets which tasks get one more attempt ahead of tasks that wait.
+    fn set_ahead(&mut self, ahead: BTreeSet<TaskId>) {
+        let before = std::mem::replace(&mut self.leader.evaluations.ahead, ahead);
+        let ahead = &self.leader.evaluations.ahead;
+        let changed: Vec<TaskId> = before.symmetric_difference(ahead).copied().collect();
+        changed
+            .into_iter()
+            .for_each(|task| self.update_task_offers(task));
     }
 
     /// Carries out one order of a policy, if it is possible.

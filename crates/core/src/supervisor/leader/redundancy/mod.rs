@@ -84,7 +84,7 @@ impl LeaderView<'_> {
     /// Returns how many attempts of a task should be active at once: `copies` for a critical task that is copied in
     /// advance, otherwise 1. One more is wanted if an attempt's worker drains or its owner keeps the attempt from
     /// running. In jobs with redundancy, one more is also wanted if the worker is suspected or the attempt is
-    /// stalled. A group may rule copies out.
+    /// stalled, or if a policy wants the copy ahead of tasks that wait. A group may rule copies out.
     pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return 0;
@@ -121,6 +121,7 @@ impl LeaderView<'_> {
                 attempt.state().active() && (leaving || suspected)
             })
         });
-        copies + usize::from(one_more)
+        let ahead = leader.evaluations.is_ahead(task) && !self.over_budget(task.job, job);
+        copies + usize::from(one_more || ahead)
     }
 }

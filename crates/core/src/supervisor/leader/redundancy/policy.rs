@@ -23,6 +23,13 @@ pub trait Policy: fmt::Debug + Send {
     /// the policy again even if nothing happens until then; none means only after the next change.
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration>;
 
+    /// Returns running tasks that are to get one more attempt as soon as a worker is free, ahead of tasks that wait for
+    /// one. Asked instead of [`Self::decide`] while several jobs keep all workers busy.
+    fn ahead(&mut self, view: &View<'_>) -> Vec<TaskId> {
+        let _ = view;
+        Vec::new()
+    }
+
     /// Returns whether critical tasks of `job` also get the copies that the job asks for in advance, before any task
     /// is slow. Shipped policies follow the job; policies that are compared on their own return false.
     fn in_advance(&self, job: &JobSpec, group: usize) -> bool {

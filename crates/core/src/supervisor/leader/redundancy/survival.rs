@@ -8,6 +8,10 @@ use super::{Beliefs, above};
 /// The table covers this much of the natural logarithm on each side of the expected time.
 const REACH: f64 = 5.0;
 const STEPS: usize = 512;
+/// Beyond the least factor of stragglers, executions end at most at this rate, per logarithm of time: one that straggles
+/// then takes about as long again as it has taken, whatever the model's longest stragglers are. They are not known well
+/// enough to expect an end that has been due for long.
+const TAIL: f64 = 2.0;
 
 /// Tabulated probabilities that an execution takes longer than a multiple of its expected time.
 #[derive(Clone, Debug)]
@@ -27,9 +31,14 @@ impl Survival {
                 .sum();
             (1.0 - beliefs.straggling) * above(log / noise) + beliefs.straggling * straggling
         };
-        let table = (0..=STEPS)
-            .map(|at| chance((at as f64 / STEPS as f64 * 2.0 - 1.0) * REACH))
-            .collect();
+        let log = |at: usize| (at as f64 / STEPS as f64 * 2.0 - 1.0) * REACH;
+        let mut table: Vec<f64> = (0..=STEPS).map(|at| chance(log(at))).collect();
+        let falls = (-TAIL * 2.0 * REACH / STEPS as f64).exp();
+        for at in 1..=STEPS {
+            if log(at) > beliefs.straggle_min.ln() {
+                table[at] = table[at].max(table[at - 1] * falls);
+            }
+        }
         Self { table }
     }
 
@@ -43,7 +52,7 @@ impl Survival {
             return 1.0;
         }
         if at >= STEPS as f64 {
-            return 0.0;
+            return self.table[STEPS];
         }
         let (low, part) = (at as usize, at.fract());
         self.table[low] * (1.0 - part) + self.table[low + 1] * part
@@ -66,7 +75,8 @@ mod tests {
             (survival.beyond(2.5) - 0.05).abs() < 0.005,
             "only stragglers take 2.5 times as long"
         );
-        assert!(survival.beyond(20.0) < 1e-3);
+        let (late, later) = (survival.beyond(20.0), survival.beyond(40.0));
+        assert!(late < 2e-3 && later > late / 4.0 * 0.99, "{late}, {later}");
         let falling = (1..100).map(|at| survival.beyond(f64::from(at) * 0.2));
         assert!(falling.clone().zip(falling.skip(1)).all(|(a, b)| a >= b));
     }

@@ -2,18 +2,19 @@
 //!
 //! For a running task, S(t) is the probability that it is not done t seconds from now. For a copy, F(t) is the
 //! probability that it is done by then.
-//! - gain = ∫ from c of S(t)·F(t) dt, where c is the time at which other work of the job ends anyway, less the
-//!   bottom level behind this task: time saved before c saves nothing. A second weighs more the later the job
-//!   would end, in multiples of its time if nothing goes wrong;
+//! - gain = ∫ S(t)·F(t)·O(t) dt, where O(t) is the probability that all other work of the job is over by t and the
+//!   bottom level behind this task ([`paths`]): time saved before that saves nothing;
 //! - cost = ∫ S(t)·R(t) dt, where R(t) is the probability that the copy still runs at t and was not lost.
 //!
 //! A copy starts if gain ÷ cost exceeds a price, which is lower the more workers the job keeps busy on average: what
 //! counts is the share by which the job ends sooner against the share by which its worker time grows.
 //!
-//! Of a task of which an attempt has reported nothing and is not late yet, a copy does not start if one that starts
-//! later, in case the task still runs then, promises more. A task also waits if a faster worker that will soon be free
-//! promises more than a slower one now: a task may have only a few copies, and one on a slow worker takes the place of a
-//! better one.
+//! A copy does not start if one that starts later, in case the task still runs then, promises more. A task also waits
+//! if a faster worker that will soon be free promises more than a slower one now: a task may have only a few copies,
+//! and one on a slow worker takes the place of a better one.
+//!
+//! While several jobs keep all workers busy, a copy takes the next free worker ahead of tasks that wait if it is also
+//! worth more than the time by which it delays the jobs of these tasks.
 //!
 //! The copies of one task share the error of its estimate: a task that takes long everywhere does not gain from
 //! another worker. So both integrals are computed for several values of this shared part, weighted by their
@@ -21,19 +22,20 @@
 //! says ([`course`]).
 
 mod course;
+mod paths;
 mod value;
 
-use crate::supervisor::durable::learned::UNKNOWN;
 use crate::supervisor::leader::placement::deferral::remaining_s;
 use crate::supervisor::leader::redundancy::{
     CopyOrder, Policy, SeenAttempt, SeenJob, SeenTask, View,
 };
 use course::{Course, Times, Told};
-use hedge_model::JobSpec;
+use hedge_model::{JobSpec, TaskId};
+use paths::{Others, Paths};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use value::{Known, Late};
+use value::{COPY_MAX, Known, WAIT_MAX, Window};
 
 /// Tasks that are evaluated in detail in one decision.
 const CANDIDATES_MAX: usize = 48;
@@ -47,10 +49,10 @@ const FASTER: f64 = 1.05;
 /// A copy waits for the first reports of progress for this share of its time and this many seconds.
 const REPORTED_AFTER: f64 = 0.05;
 const REPORTED_AFTER_S: f64 = 0.5;
+/// A copy later is better than one now if it is worth this many times as much: it finds fewer workers idle.
+const LATER: f64 = 1.05;
 /// Times after which a copy could start instead of now, as multiples of the time that it takes.
-const WAITS: [f64; 5] = [0.1, 0.3, 0.7, 1.2, 2.0];
-/// A task is late, and no copy of it waits for a later start, once it has taken this many times as long as expected.
-const LATE: f64 = 1.2;
+const WAITS: [f64; 5] = [0.1, 0.3, 0.7, 1.2, WAIT_MAX];
 
 /// Parameters of `auto`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,15 +120,7 @@ impl Policy for Auto {
         for (at, job) in view.jobs.iter().enumerate() {
             let paths = Paths::new(view, job);
             for task in candidates(view, job, &paths) {
-                open.push(Candidate {
-                    job: at,
-                    task,
-                    horizon: paths.horizon_without(task),
-                    usual: paths.usual,
-                    width: paths.width,
-                    copies: Vec::new(),
-                    offer: None,
-                });
+                open.push(Candidate::new(at, task, &paths));
                 let soon = 0.1 * job.running[task].work_s;
                 again = Some(again.map_or(soon, |known: f64| known.min(soon)));
             }
@@ -166,6 +160,26 @@ impl Policy for Auto {
         again.map(|soon| Duration::from_secs_f64(soon.clamp(0.001, 60.0)))
     }
 
+    fn ahead(&mut self, view: &View<'_>) -> Vec<TaskId> {
+        let waiting = view.jobs.iter().filter(|job| job.ready > 0).count();
+        if waiting == 0 {
+            return Vec::new();
+        }
+        let mut weigh = Weigh::new(view, self.settings);
+        let soon_free = soon_free(view);
+        let mut ahead = Vec::new();
+        for (at, job) in view.jobs.iter().enumerate() {
+            let paths = Paths::new(view, job);
+            for task in candidates(view, job, &paths) {
+                let candidate = Candidate::new(at, task, &paths);
+                if weigh.goes_ahead(&candidate, &soon_free, waiting) {
+                    ahead.push(job.running[task].id);
+                }
+            }
+        }
+        ahead
+    }
+
     fn in_advance(&self, job: &JobSpec, group: usize) -> bool {
         job.groups()[group].critical
     }
@@ -175,10 +189,8 @@ impl Policy for Auto {
 struct Candidate {
     job: usize,
     task: usize,
-    /// When the job would end without this task, in seconds from now.
-    horizon: f64,
-    /// Time that the job takes if nothing goes wrong, in seconds.
-    usual: f64,
+    /// When the other work of the job is over.
+    others: Others,
     /// Workers that the job keeps busy on average.
     width: f64,
     /// Workers that were chosen for it in this decision.
@@ -187,11 +199,34 @@ struct Candidate {
     offer: Option<Offer>,
 }
 
+impl Candidate {
+    fn new(job: usize, task: usize, paths: &Paths) -> Self {
+        Self {
+            job,
+            task,
+            others: paths.others(task),
+            width: paths.width,
+            copies: Vec::new(),
+            offer: None,
+        }
+    }
+}
+
 /// A copy that is worth its cost.
 #[derive(Clone, Copy)]
 struct Offer {
     worker: usize,
     worth: f64,
+}
+
+/// Where and when a copy would start.
+#[derive(Clone, Copy)]
+struct Start {
+    worker: usize,
+    /// In so many seconds.
+    delay: f64,
+    /// Gain and cost within this many seconds count, so that copies that start at different times can be compared.
+    ahead: f64,
 }
 
 /// A busy worker that is expected to be free soon.
@@ -249,75 +284,6 @@ fn place(
     idle.iter().find(free).copied()
 }
 
-/// The remaining time of a job on the paths through its running tasks, without straggling and losses.
-struct Paths {
-    /// For each running task, the seconds until the job's end on the path through it.
-    nominal: Vec<f64>,
-    /// The longest of these, with its task, and the second longest.
-    longest: (f64, usize),
-    second: f64,
-    /// Remaining work divided by the pool's speed, in seconds.
-    work: f64,
-    /// Time that the whole job takes if nothing goes wrong, in seconds: its critical path on the fastest worker, or
-    /// all its work divided by the pool's speed, whichever is longer.
-    usual: f64,
-    /// Workers that it keeps busy on average meanwhile, at least 1.
-    width: f64,
-}
-
-impl Paths {
-    fn new(view: &View<'_>, job: &SeenJob<'_>) -> Self {
-        let fast = view.fastest();
-        let mut remaining_work = job.unstarted_s;
-        let mut nominal = Vec::with_capacity(job.running.len());
-        for task in &job.running {
-            let remains = |attempt: &SeenAttempt| {
-                let course = Course::of(&view.workers[attempt.worker], task, attempt);
-                // A copy of a straggler ends sooner.
-                course.remaining_s().min(course.nominal)
-            };
-            let soonest = task
-                .attempts
-                .iter()
-                .map(remains)
-                .fold(f64::INFINITY, f64::min);
-            let soonest = if soonest.is_finite() { soonest } else { 0.0 };
-            remaining_work += soonest;
-            nominal.push(soonest + task.tail_s / fast);
-        }
-        let mut longest = (0.0, usize::MAX);
-        let mut second = 0.0;
-        for (at, path) in nominal.iter().enumerate() {
-            if longest.1 == usize::MAX || *path > longest.0 {
-                second = longest.0;
-                longest = (*path, at);
-            } else if *path > second {
-                second = *path;
-            }
-        }
-        let usual =
-            (job.path_s / fast).max((remaining_work + job.success_s) / view.pool_speed.max(1e-9));
-        Self {
-            width: ((remaining_work / fast + job.success_s) / usual.max(1e-9)).max(1.0),
-            nominal,
-            longest,
-            second,
-            work: remaining_work / view.pool_speed.max(1e-9),
-            usual,
-        }
-    }
-
-    /// Returns when the job would end without this task, in seconds from now.
-    fn horizon_without(&self, task: usize) -> f64 {
-        let others = if self.longest.1 == task {
-            self.second
-        } else {
-            self.longest.0
-        };
-        others.max(self.work)
-    }
-}
-
 /// Returns the tasks to evaluate in detail: those on the longest paths, and those most overdue.
 fn candidates(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
     let mut all: Vec<usize> = (0..job.running.len()).collect();
@@ -332,11 +298,7 @@ fn candidates(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
         lateness.fold(f64::INFINITY, f64::min)
     };
     let overdue: Vec<f64> = job.running.iter().map(overdue).collect();
-    all.sort_by(|a, b| {
-        paths.nominal[*b]
-            .total_cmp(&paths.nominal[*a])
-            .then(a.cmp(b))
-    });
+    all.sort_by(|a, b| paths.likely(*b).total_cmp(&paths.likely(*a)).then(a.cmp(b)));
     let mut chosen = all[..CANDIDATES_MAX / 2].to_vec();
     let mut rest = all.split_off(CANDIDATES_MAX / 2);
     rest.sort_by(|a, b| overdue[*b].total_cmp(&overdue[*a]).then(a.cmp(b)));
@@ -386,17 +348,31 @@ impl<'a> Weigh<'a> {
         if self.awaits_reports(task, &begun, worker) {
             return None;
         }
-        let early = is_early(&begun);
         let known = self.known(candidate, begun);
         let price = self.settings.price_of(candidate.width);
-        let (gain, cost) = self.gain_and_cost(candidate, &known, worker, 0.0);
+        let takes = Course::fresh(&self.view.workers[worker], task).nominal;
+        let ahead = takes * (WAIT_MAX + COPY_MAX);
+        let now = Start {
+            worker,
+            delay: 0.0,
+            ahead,
+        };
+        let (gain, cost) = self.gain_and_cost(candidate, &known, now);
         let worth = job.urgency * gain / cost;
         // A copy without cost has no gain either, and the quotient is not a number.
         if worth.is_nan() || worth <= price {
             return None;
         }
         let net = job.urgency * gain - price * cost;
-        if early && self.better_later(candidate, &known, worker, price, net) {
+        let value = |start: Start| {
+            let (gain, cost) = self.gain_and_cost(candidate, &known, start);
+            job.urgency * gain - price * cost
+        };
+        let later = |wait: &f64| {
+            let delay = wait * takes;
+            value(Start { delay, ..now }) > net * LATER
+        };
+        if WAITS.iter().any(later) {
             return None;
         }
         let speed = self.view.workers[worker].speed;
@@ -405,16 +381,61 @@ impl<'a> Weigh<'a> {
                 .attempts
                 .iter()
                 .any(|attempt| attempt.worker == soon.worker);
-            if runs_it || self.view.workers[soon.worker].speed < speed * FASTER {
+            let faster = self.view.workers[soon.worker].speed >= speed * FASTER;
+            if runs_it || !faster || soon.after > WAIT_MAX * takes {
                 continue;
             }
-            let (gain, cost) = self.gain_and_cost(candidate, &known, soon.worker, soon.after);
-            if job.urgency * gain - price * cost > net * self.settings.patience {
+            let there = Start {
+                worker: soon.worker,
+                delay: soon.after,
+                ahead,
+            };
+            if value(there) > net * self.settings.patience {
                 soon.reserved = true;
                 return None;
             }
         }
         Some(Offer { worker, worth })
+    }
+
+    /// Returns whether a copy of a task is worth more than what it costs and than what `waiting` jobs lose, whose tasks
+    /// wait: the time that it takes from the pool delays each of them by the pool's share of it.
+    fn goes_ahead(
+        &mut self,
+        candidate: &Candidate,
+        soon_free: &[SoonFree],
+        waiting: usize,
+    ) -> bool {
+        let job = &self.view.jobs[candidate.job];
+        let task = &job.running[candidate.task];
+        let may_run = |soon: &&SoonFree| {
+            let there = |attempt: &SeenAttempt| attempt.worker == soon.worker;
+            !task.attempts.iter().any(there) && !task.avoid.contains(&soon.worker)
+        };
+        let Some(soon) = soon_free.iter().find(may_run) else {
+            return false;
+        };
+        if task.waits || task.attempts.len() != 1 {
+            return false;
+        }
+        let of =
+            |attempt: &SeenAttempt| Course::of(&self.view.workers[attempt.worker], task, attempt);
+        let begun: Vec<Course> = task.attempts.iter().map(of).collect();
+        if self.awaits_reports(task, &begun, soon.worker) {
+            return false;
+        }
+        let known = self.known(candidate, begun);
+        let worker = &self.view.workers[soon.worker];
+        let takes = Course::fresh(worker, task).nominal;
+        let start = Start {
+            worker: soon.worker,
+            delay: soon.after,
+            ahead: soon.after + takes * (WAIT_MAX + COPY_MAX),
+        };
+        let (gain, cost) = self.gain_and_cost(candidate, &known, start);
+        let others = waiting as f64 * worker.speed / self.view.pool_speed.max(1e-9);
+        let price = self.settings.price_of(candidate.width) + others;
+        job.urgency * gain > price * cost
     }
 
     /// Returns whether an attempt of a task has run too briefly to report its progress, which is about to come.
@@ -423,25 +444,6 @@ impl<'a> Weigh<'a> {
         let awaited = REPORTED_AFTER_S + REPORTED_AFTER * nominal;
         let young = |course: &Course| course.elapsed < awaited && course.told == Told::Nothing;
         nominal > awaited && begun.iter().any(young)
-    }
-
-    /// Returns whether a copy that starts later, if its task still runs then, is worth more than `net`, the worth of
-    /// one that starts now.
-    fn better_later(
-        &self,
-        candidate: &Candidate,
-        known: &Known,
-        worker: usize,
-        price: f64,
-        net: f64,
-    ) -> bool {
-        let job = &self.view.jobs[candidate.job];
-        let task = &job.running[candidate.task];
-        let nominal = Course::fresh(&self.view.workers[worker], task).nominal;
-        WAITS.iter().any(|wait| {
-            let (gain, cost) = self.gain_and_cost(candidate, known, worker, wait * nominal);
-            job.urgency * gain - price * cost > net
-        })
     }
 
     /// Returns what is known of a task with these attempts.
@@ -460,35 +462,21 @@ impl<'a> Weigh<'a> {
         Known::new(running, times.clone(), shared)
     }
 
-    /// Returns the gain and the cost of one more copy of a task that starts on `worker` in `delay` seconds.
-    fn gain_and_cost(
-        &self,
-        candidate: &Candidate,
-        known: &Known,
-        worker: usize,
-        delay: f64,
-    ) -> (f64, f64) {
+    /// Returns the gain and the cost of one more copy of a task.
+    fn gain_and_cost(&self, candidate: &Candidate, known: &Known, start: Start) -> (f64, f64) {
         let job = &self.view.jobs[candidate.job];
         let task = &job.running[candidate.task];
-        let copy = Course::fresh(&self.view.workers[worker], task);
-        let tail = task.tail_s / self.fast;
-        let late = Late {
-            delay,
-            from: (candidate.horizon - tail).max(0.0),
-            ends: job.elapsed_s + tail,
-            usual: (task.spread < UNKNOWN).then_some(candidate.usual.max(1e-9)),
+        let copy = Course::fresh(&self.view.workers[start.worker], task);
+        let window = Window {
+            delay: start.delay,
+            ahead: start.ahead,
+            others: &candidate.others,
+            tail: task.tail_s / self.fast,
         };
-        let (gain, cost) = known.gain_and_cost(&copy, &late);
+        let (gain, cost) = known.gain_and_cost(&copy, &window);
         if gain < self.settings.gain_min_s || cost <= 0.0 {
             return (0.0, 0.0);
         }
         (gain, cost)
     }
-}
-
-/// Returns whether nothing is known of an attempt of a task but that it is not late yet.
-fn is_early(begun: &[Course]) -> bool {
-    let early =
-        |course: &Course| course.told == Told::Nothing && course.elapsed < LATE * course.nominal;
-    begun.iter().any(early)
 }

@@ -1,8 +1,13 @@
 //! What a copy is expected to gain and to cost.
 
 use super::course::{Course, Times};
+use super::paths::Others;
 use std::rc::Rc;
 
+/// A copy starts after at most this many times the time that it takes.
+pub(super) const WAIT_MAX: f64 = 2.0;
+/// By this many times the time that it takes, a copy is done, except in rare cases of straggling.
+pub(super) const COPY_MAX: f64 = 8.0;
 /// Points at which the integrals are evaluated.
 const POINTS: usize = 36;
 /// Values of the shared part with their probabilities: three points that have a normal distribution's moments.
@@ -11,28 +16,19 @@ const SHARED: [(f64, f64); 3] = [
     (0.0, 2.0 / 3.0),
     (1.732_050_8, 1.0 / 6.0),
 ];
-/// Bounds of the factor by which the time of a late job counts more, or that of an early one less.
-const LATENESS: (f64, f64) = (0.5, 4.0);
 
-/// From when saved time counts, and how much.
+/// When a copy starts, and which of the time that it saves and takes counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Late {
-    /// Seconds until the copy starts.
+pub(super) struct Window<'a> {
+    /// In so many seconds.
     pub delay: f64,
-    /// When other work of the job ends anyway, in seconds from now.
-    pub from: f64,
-    /// Seconds that the job has taken so far and will take after this task.
-    pub ends: f64,
-    /// Time that the job takes if nothing goes wrong, in seconds; none if it is too uncertain.
-    pub usual: Option<f64>,
-}
-
-impl Late {
-    /// Returns the weight of a second that is saved `at` seconds from now: the later the job, the higher.
-    fn weight(&self, at: f64) -> f64 {
-        let late = |usual: f64| ((self.ends + at) / usual).clamp(LATENESS.0, LATENESS.1);
-        self.usual.map_or(1.0, late)
-    }
+    /// Gain and cost within this many seconds count, if the task takes as long as expected. This must not depend on
+    /// when the copy starts: of copies that start at different times, the later one would seem to gain more.
+    pub ahead: f64,
+    /// When other work of the job is over.
+    pub others: &'a Others,
+    /// Seconds that the job will take after this task.
+    pub tail: f64,
 }
 
 /// What is known of a task when copies of it are weighed, whichever copy that is.
@@ -59,14 +55,14 @@ impl Known {
     }
 
     /// Returns the gain and the cost of one more copy, in seconds.
-    pub fn gain_and_cost(&self, copy: &Course, late: &Late) -> (f64, f64) {
+    pub fn gain_and_cost(&self, copy: &Course, window: &Window<'_>) -> (f64, f64) {
         let (mut gain, mut cost) = (0.0, 0.0);
         for ((value, _), weight) in SHARED.iter().zip(self.weights) {
             if weight < 1e-4 {
                 continue;
             }
             let longer = (value * self.shared).exp();
-            let (g, c) = integrate(&self.times, &self.running, copy, longer, late);
+            let (g, c) = integrate(&self.times, &self.running, copy, longer, window);
             gain += weight * g;
             cost += weight * c;
         }
@@ -124,11 +120,10 @@ fn integrate(
     running: &[Course],
     copy: &Course,
     longer: f64,
-    late: &Late,
+    window: &Window<'_>,
 ) -> (f64, f64) {
     let expected = copy.nominal * longer;
-    // By then a new copy is done, except in rare cases of straggling. The time after it is left out.
-    let until = late.delay + expected * 8.0;
+    let until = window.ahead * longer;
     let losses = running
         .iter()
         .map(|course| Losses::new(course, times, longer));
@@ -153,7 +148,7 @@ fn integrate(
             let over = lost.by(middle - course.again * longer);
             open *= (runs + lost_now - over).min(1.0);
         }
-        let own = middle - late.delay;
+        let own = middle - window.delay;
         if own <= 0.0 {
             continue;
         }
@@ -163,9 +158,7 @@ fn integrate(
         lost_copy += copy.loss * width * copy_before;
         copy_before = runs * kept;
         let done = (1.0 - runs * kept - lost_copy).max(0.0);
-        if middle > late.from {
-            gain += open * done * width * late.weight(middle);
-        }
+        gain += open * done * width * window.others.by(middle + window.tail);
         cost += open * runs * kept * width;
     }
     (gain, cost)

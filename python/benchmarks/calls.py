@@ -83,7 +83,9 @@ def hyperqueue_many(cleanup: list[Callable[[], Any]]) -> Many:
 
 
 #: Calls at most for those that start an interpreter for each.
-FEW = {"hyperqueue": 100}
+FEW = {"hyperqueue": 300}
+#: Those whose client asks once a second whether calls have ended: the time of one call would be that second.
+ASK_EACH_SECOND = {"hyperqueue"}
 
 
 def main() -> None:
@@ -111,13 +113,16 @@ def main() -> None:
             assert len(many(nothing, range(count))) == count
             rates[name].append(count / (time.perf_counter() - began))
     for name, many in systems.items():
+        rate = statistics.median(rates[name])
+        if name in ASK_EACH_SECOND:
+            print(f"{name:10} {rate:9.0f} calls a second; one at a time is not measured, as its client asks once a second")
+            continue
         singles = []
-        for number in range(20 if name in FEW else 100):
+        for number in range(100):
             began = time.perf_counter()
             many(nothing, range(number, number + 1))
             singles.append(time.perf_counter() - began)
-        rate, single = statistics.median(rates[name]), statistics.median(singles)
-        print(f"{name:10} {rate:9.0f} calls a second; one at a time {single * 1e3:8.2f} ms")
+        print(f"{name:10} {rate:9.0f} calls a second; one at a time {statistics.median(singles) * 1e3:8.2f} ms")
     for end in reversed(cleanup):
         end()
 

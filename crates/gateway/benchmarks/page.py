@@ -277,7 +277,7 @@ def large(binaries: Path, url: Optional[str], seconds: int) -> None:
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         stack.callback(chromium.close)
         tiles = "document.querySelectorAll('.tile').length >= 1000"
-        bars = "/\\\\d,\\\\d\\\\d\\\\d attempts on/.test(document.querySelector('.timeline canvas')?.getAttribute('aria-label') ?? '')"
+        bars = r"/^100,\d{3} attempts on/.test(document.querySelector('.timeline canvas')?.getAttribute('aria-label') ?? '')"
         graph = "document.querySelector('svg.graph .node')"
         base, token = url.split("#token=")
         for what, hash, shown in [("all machines", "#/machines", tiles), ("the job's graph", "#/job/1", graph), ("all attempts", "#/job/1", bars)]:

@@ -19,9 +19,9 @@ pub enum Place {
     Disk(PathBuf),
 }
 
-/// How fast the silence of a leader is noticed. It trades that against elections without cause on busy machines:
-/// measured, a leader's silence costs about `election_max` and the smaller of two draws between the two limits. The end
-/// of its process is noticed without it, see [`crate::Journal::ended`].
+/// How fast the missed heartbeats of a leader are noticed. It trades that against elections without cause on busy
+/// machines: measured, a leader that stops costs about `election_max` and the smaller of two draws between the two
+/// limits. The end of its process is noticed without it, see [`crate::Journal::ended`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often the leader tells the others that it lives.
@@ -44,7 +44,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// For machines where the process runs at raised priority: a leader's end is noticed in half the time.
+    /// For machines where the process runs at raised priority: missed heartbeats are noticed in half the time.
     pub fn fast() -> Self {
         Self {
             heartbeat: Duration::from_millis(40),

@@ -47,7 +47,7 @@ async fn three_voters_agree_and_survive_their_leader() {
     }
 }
 
-/// A leader that is silent keeps its followers for longer than any test runs.
+/// A leader that is not heard keeps its followers for longer than any test runs.
 const LONG_LEASE: Timing = Timing {
     heartbeat: Duration::from_millis(50),
     election_min: Duration::from_secs(3_000),
@@ -71,7 +71,7 @@ async fn a_leader_whose_process_has_ended_is_replaced_before_its_lease_expires()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_whose_turn_comes_later_stands_in_where_the_first_is_gone_too() {
+async fn the_second_follower_stands_in_where_the_first_is_gone_too() {
     let hub = Hub::default();
     let nodes = group_with(&hub, memory(5), LONG_LEASE).await;
     nodes[0].commit(0..10).await;

@@ -29,7 +29,7 @@ use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, Report, SharedFolder};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
-use hedge_net::{DataServer, Fetcher, LinkSender, Net, Ticket, Trust};
+use hedge_net::{Fetcher, LinkSender, Ticket, Trust};
 use link::Links;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -171,14 +171,9 @@ pub async fn run(
     let (transport, content) = (Threads::transport()?, Threads::content()?);
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
-    let connect = async {
-        let store = setup::open_store(&config).await?;
-        let server = DataServer::new(store.clone(), trust.clone());
-        let port = setup::port(&config, key, &known, Some((server, content.handle())));
-        Ok::<_, NodeError>((transport.run(Net::bind(port)).await??, store))
-    };
+    let bound = setup::bind(&config, key, &known, trust.clone(), (&transport, &content));
     // Most of the time that a worker takes to start is the kernel's, for the namespaces of its attempts.
-    let (runner, (net, store)) = tokio::try_join!(setup::start_runner(&config), connect)?;
+    let (runner, (net, store)) = tokio::try_join!(setup::start_runner(&config), bound)?;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()), &runner.report());
     let _watch = match &config.owner {

@@ -5,8 +5,9 @@ use super::{Input, WorkerConfig, owner, screensaver};
 use crate::NodeError;
 use crate::folders::make_private;
 use crate::known::Known;
+use crate::transport::Threads;
 use hedge_exec::{Runner, ScratchPool, SpawnerConfig};
-use hedge_net::{DataServer, DataStore, NetConfig, SecretKey};
+use hedge_net::{DataServer, DataStore, Net, NetConfig, SecretKey, Trust};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -35,7 +36,21 @@ pub(super) fn port(
     port
 }
 
-pub(super) async fn open_store(config: &WorkerConfig) -> Result<DataStore, NodeError> {
+/// Opens the store of blobs, and the port that serves them. Transport and content have threads of their own.
+pub(super) async fn bind(
+    config: &WorkerConfig,
+    key: SecretKey,
+    known: &Known,
+    trust: Trust,
+    (transport, content): (&Threads, &Threads),
+) -> Result<(Net, DataStore), NodeError> {
+    let store = open_store(config).await?;
+    let server = DataServer::new(store.clone(), trust);
+    let port = port(config, key, known, Some((server, content.handle())));
+    Ok((transport.run(Net::bind(port)).await??, store))
+}
+
+async fn open_store(config: &WorkerConfig) -> Result<DataStore, NodeError> {
     let store = DataStore::open(&config.dir.join("content")).await?;
     if let Some(peers) = &config.neighbours {
         store.join_neighbours(peers);

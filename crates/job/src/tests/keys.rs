@@ -38,7 +38,11 @@ fn job(section: &str, line: &str) -> String {
             let line = format!("{beside}{line}");
             // The examples name these tasks; one of them may be the example itself.
             let top = if given("id") { "" } else { top };
-            format!("{top}{fold}[[task]]\n{id}{command}{array}{line}\n")
+            let shares = match given("cwd") {
+                true => "shares = [\"data\"]\n",
+                false => "",
+            };
+            format!("{top}{fold}[[task]]\n{id}{command}{array}{shares}{line}\n")
         }
         "inputs" | "deps" => {
             let table = within("task", "task = \"frame\", ");

@@ -26,6 +26,7 @@ from hedgerow import (
     run,
     wait,
 )
+from hedgerow._tasks import parse_label
 
 
 class Counting(deque):  # type: ignore[type-arg]
@@ -255,6 +256,17 @@ def test_calls_outlive_the_executor_and_another_takes_them_over(grid: LocalGrid,
     # The job is closed, and its results are still there.
     with Executor.attach(job, grid=grid) as late:
         assert [future.result() for future in late.futures] == [0, 1, 4, 9, 16, 25, 4]
+
+
+def test_calls_that_were_held_back_are_durable_after_a_flush(grid: LocalGrid) -> None:
+    for _ in range(10):
+        with Executor(grid=grid) as executor:
+            # Of calls whose times are unknown a few are tried first; the others are sent once one of these has ended.
+            futures = [executor.submit(add, number, 1) for number in range(50)]
+            executor.flush()
+            labels = [parse_label(group["id"]) for group in grid.grid.groups(executor.job)]
+            assert sum(label[3] for label in labels if label is not None) == 50
+            assert [future.result() for future in futures] == list(range(1, 51))
 
 
 def test_a_job_that_is_cancelled_fails_its_calls(grid: LocalGrid) -> None:

@@ -83,7 +83,7 @@ class Sender:
                 taken = [state.queue.popleft() for _ in range(min(len(state.queue), _TAKEN_MAX))]
                 requeued = list(state.requeued)
                 state.requeued.clear()
-                state.in_hand = len(taken) + len(requeued)
+                state.sending = True
                 state.replan = False
             self._work(taken, requeued)
             self._stall.look()
@@ -114,7 +114,7 @@ class Sender:
             calls.clear()
             self._outbox = []
             with self._state.changed:
-                self._state.in_hand = 0
+                self._state.sending = False
                 self._state.changed.notify_all()
 
     def _has_work(self) -> bool:

@@ -39,8 +39,8 @@ class State:
         self.kinds: dict[Any, Kind] = {}
         #: Calls that have to be sent again.
         self.requeued: deque[Ready] = deque()
-        #: Calls that the sender has taken and that are in no task yet.
-        self.in_hand = 0
+        #: Whether the sender has calls in hand: those that it took just now, or that it had held back.
+        self.sending = False
         #: Tasks that were sent and have not ended, by label.
         self.tasks: dict[str, Task] = {}
         self.numbers = 0
@@ -78,7 +78,7 @@ class State:
 
     def unsent(self) -> bool:
         """Whether calls are not on the grid yet."""
-        return bool(self.queue or self.requeued or self.in_hand or any(kind.waits() for kind in self.kinds.values()))
+        return bool(self.queue or self.requeued or self.sending or any(kind.waits() for kind in self.kinds.values()))
 
     def unsent_calls(self) -> list[Call]:
         """These calls, but for those that the sender has in hand."""

@@ -16,6 +16,8 @@ import numpy
 
 #: Hands an array to so many calls of ``total`` and gives their results.
 Spread = Callable[[Any, int], "list[float]"]
+#: For calls before, after which all processes have started and have numpy.
+SMALL = numpy.zeros(1)
 
 
 def total(array: Any, number: int) -> float:
@@ -29,7 +31,7 @@ def hedgerow_spread(stack: ExitStack, put: bool) -> Spread:
 
     grid = stack.enter_context(LocalGrid(workers=4, cpus=1))
     executor = stack.enter_context(Executor(grid=grid, preload=["numpy"]))
-    [future.result() for future in [executor.options(fresh=True).submit(pow, i, 2) for i in range(4)]]
+    [future.result() for future in [executor.options(fresh=True).submit(total, SMALL, i) for i in range(4)]]
 
     def spread(array: Any, calls: int) -> list[float]:
         argument = executor.put(array) if put else array
@@ -46,7 +48,7 @@ def dask_spread(stack: ExitStack) -> Spread:
     from distributed import Client
 
     client = stack.enter_context(Client(n_workers=4, threads_per_worker=1, dashboard_address=None))
-    client.gather([client.submit(pow, i, 2) for i in range(20)])
+    client.gather([client.submit(total, SMALL, i) for i in range(20)])
 
     def spread(array: Any, calls: int) -> list[float]:
         there = client.scatter(array)
@@ -62,7 +64,7 @@ def ray_spread(stack: ExitStack) -> Spread:
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     stack.callback(ray.shutdown)
     remote = ray.remote(total)
-    ray.get([remote.remote(numpy.zeros(1), i) for i in range(20)])
+    ray.get([remote.remote(SMALL, i) for i in range(20)])
 
     def spread(array: Any, calls: int) -> list[float]:
         there = ray.put(array)

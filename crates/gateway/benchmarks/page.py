@@ -259,15 +259,22 @@ def painted(page: Page, url: str, shown: str) -> float:
     return float(page.evaluate("window.shownAt"))
 
 
-def large(binaries: Path, url: Optional[str], seconds: int) -> None:
+def large(binaries: Path, url: Optional[str], workers: int, seconds: int) -> None:
     """A large job and many workers."""
     with ExitStack() as stack:
         if url is None:
-            command = [str(binaries / "hedge-lab"), "bench", "gateway", "--seconds", "1", "--hold"]
+            command = [str(binaries / "hedge-lab"), "bench", "gateway", "--seconds", "1", "--workers", str(workers), "--hold"]
             lab = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
             stack.callback(lambda: (lab.send_signal(signal.SIGINT), lab.wait()))
             assert lab.stderr
-            folder = next(line.split()[2].rstrip(";") for line in lab.stderr if line.startswith("held:"))
+            said = []
+            for text in lab.stderr:
+                said.append(text)
+                if text.startswith("held:"):
+                    break
+            else:
+                raise SystemExit(f"{' '.join(command)} ended before its grid was held: {''.join(said)}")
+            folder = said[-1].split()[2].rstrip(";")
             out = Path(folder) / "ui.out"
             command = [str(binaries / "hedge"), "ui", "--no-browser", "--dir", folder, "--json"]
             gateway = subprocess.Popen(command, stdout=out.open("wb"), stdin=subprocess.DEVNULL)
@@ -276,7 +283,7 @@ def large(binaries: Path, url: Optional[str], seconds: int) -> None:
         playwright = stack.enter_context(sync_playwright())
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         stack.callback(chromium.close)
-        tiles = "document.querySelectorAll('.tile').length >= 1000"
+        tiles = f"document.querySelectorAll('.tile').length >= {workers}"
         bars = r"/^100,\d{3} attempts on/.test(document.querySelector('.timeline canvas')?.getAttribute('aria-label') ?? '')"
         graph = "document.querySelector('svg.graph .node')"
         base, token = url.split("#token=")
@@ -302,13 +309,14 @@ def main() -> None:
     parser.add_argument("binaries", type=Path, help="folder with hedge and hedge-lab")
     parser.add_argument("what", choices=["changes", "large"])
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=1000, help="simulated workers, for large")
     parser.add_argument("--seconds", type=int, default=10, help="how long the timeline is scrolled")
     parser.add_argument("--url", help="address of a dashboard that is there, for large")
     args = parser.parse_args()
     if args.what == "changes":
         changes(args.binaries, args.runs)
     else:
-        large(args.binaries, args.url, args.seconds)
+        large(args.binaries, args.url, args.workers, args.seconds)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from ._errors import GridError
 STALLS_FOR_S = 60.0
 #: Idle connections that are kept: as many as threads that ask at once.
 _IDLE_MAX = 8
+#: A body that is longer is not copied behind its head, bytes.
+_ONE_PIECE_BYTES = 64 << 10
 #: Longest line of a stream, bytes: an event is one line, and holds about 4 MiB of results in Base64.
 _LINE_BYTES_MAX = 64 << 20
 
@@ -73,8 +75,7 @@ class Http:
                 reused = bool(self._idle)
                 connection = self._idle.pop() if reused else UnixConnection(self.path)
             try:
-                connection.request(method, path, body, {"Content-Type": form})
-                response = connection.getresponse()
+                response = _ask(connection, method, path, body, form)
                 content = _read(response)
             except (OSError, http.client.HTTPException):
                 connection.close()
@@ -151,6 +152,23 @@ class Stream:
         """Gives the connection up, for the thread that reads."""
         self._response.close()
         self._connection.close()
+
+
+def _ask(
+    connection: UnixConnection, method: str, path: str, body: bytes, form: str
+) -> http.client.HTTPResponse:
+    """Sends a request as one piece, unless it is long: the gateway would wake up for its head alone otherwise."""
+    if connection.sock is None:
+        connection.connect()
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {form}\r\nContent-Length: {len(body)}\r\n\r\n"
+    if len(body) <= _ONE_PIECE_BYTES:
+        connection.sock.sendall(head.encode("ascii") + body)
+    else:
+        connection.sock.sendall(head.encode("ascii"))
+        connection.sock.sendall(body)
+    response = http.client.HTTPResponse(connection.sock, method=method)
+    response.begin()
+    return response
 
 
 def _read(response: http.client.HTTPResponse) -> bytearray:

@@ -8,6 +8,7 @@ Each gets the array as callers would hand it over first: by name for all calls. 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from contextlib import ExitStack
 from typing import Any, Callable
@@ -25,12 +26,15 @@ def total(array: Any, number: int) -> float:
     return float(array.sum()) + number
 
 
-def hedgerow_spread(stack: ExitStack, put: bool) -> Spread:
-    """On a local grid of four workers; the array is put once, or is an argument as it is."""
+def hedgerow_spread(stack: ExitStack, put: bool, sandbox: bool = False) -> Spread:
+    """On a local grid of four workers; the array is put once, or is an argument as it is. With a sandbox it travels as
+    between machines.
+    """
     from hedgerow import Executor, LocalGrid
 
-    grid = stack.enter_context(LocalGrid(workers=4, cpus=1))
-    executor = stack.enter_context(Executor(grid=grid, preload=["numpy"]))
+    grid = stack.enter_context(LocalGrid(workers=4, cpus=1, sandbox=sandbox))
+    mounts = [sys.prefix] if sandbox else []
+    executor = stack.enter_context(Executor(grid=grid, preload=["numpy"], mounts=mounts))
     [future.result() for future in [executor.options(fresh=True).submit(total, SMALL, i) for i in range(4)]]
 
     def spread(array: Any, calls: int) -> list[float]:
@@ -82,6 +86,7 @@ def main() -> None:
     systems: dict[str, Callable[[ExitStack], Spread]] = {
         "hedgerow put": lambda stack: hedgerow_spread(stack, put=True),
         "hedgerow": lambda stack: hedgerow_spread(stack, put=False),
+        "hedgerow grid": lambda stack: hedgerow_spread(stack, put=True, sandbox=True),
         "dask": dask_spread,
         "ray": ray_spread,
     }

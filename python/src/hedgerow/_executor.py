@@ -118,6 +118,7 @@ class Executor(BaseExecutor):
             runtime={"runtime": "python", "preload": [*dict.fromkeys([*_PRELOADED, *known, *preload])]},
             bundle=bundle,
             mounts=trees,
+            shared=grid.shared if isinstance(grid, LocalGrid) and plain else None,
         )
         self._engine = Engine(connection, settings, Functions(initializer, initargs))
         self._options = options or CallOptions()

@@ -17,6 +17,7 @@ from ._binary import find_hedge
 from ._bundle import write_modules
 from ._errors import GridError
 from ._grid import Grid
+from ._shared import SharedFiles
 
 #: How long a process of the grid may take to start, seconds.
 _STARTS_WITHIN_S = 30.0
@@ -47,6 +48,8 @@ class LocalGrid:
         self._hedge = os.fspath(find_hedge())
         self._cpus = cpus if cpus is not None else os.cpu_count() or 1
         self.sandbox = sandbox
+        #: Where calls without a sandbox find large arguments.
+        self.shared = SharedFiles(self._folder / "shared")
         self._processes: list[subprocess.Popen[bytes]] = []
         self._closed = threading.Lock()
         self._bundling = threading.Lock()

@@ -45,15 +45,38 @@ class Blob:
 
 def blob(content: Any, source: Any = None) -> Blob:
     """Names content, and copies it if it may change. The same content is in memory once, however many calls have it."""
+    mark = _mark_of(content)
+    if mark is not None:
+        with _blobs_lock:
+            known = _marked.get(mark)
+        # They are equally long, so that this compares all of it.
+        if known is not None and known.content.startswith(content):
+            return known
     # On most processors it is the fastest of those that withstand attacks.
     name = f"b-{hashlib.sha256(content).hexdigest()[:32]}"
     with _blobs_lock:
         known = _blobs.get(name)
         if known is None:
             known = _blobs[name] = Blob(name, content if type(content) is bytes else bytes(content), source)
+        if mark is not None:
+            _marked[mark] = known
         return known
 
 
+def _mark_of(content: Any) -> Optional[tuple[Any, ...]]:
+    """What large content that is the same has in common; None for short content."""
+    length = len(content)
+    if length < _COMPARED_BYTES:
+        return None
+    places = (0, length // 3, length // 2, length - _MARK_BYTES)
+    return (length, *(bytes(content[place : place + _MARK_BYTES]) for place in places))
+
+
+#: From this size on content is compared with known content before it is hashed, which takes several times as long, bytes.
+_COMPARED_BYTES = 64 << 10
+#: Bytes at each of the places that tell whether comparing is worth it.
+_MARK_BYTES = 64
+_marked: weakref.WeakValueDictionary[tuple[Any, ...], Blob] = weakref.WeakValueDictionary()
 _blobs: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
 _blobs_lock = threading.Lock()
 

@@ -53,6 +53,8 @@ class Sender:
         self._outbox: list[Task] = []
         self._kinds_max = _KINDS_MAX
         self._uploaded: dict[str, str] = {}
+        #: Names of files that this machine's workers map, which are not uploaded.
+        self._shared: set[str] = set()
         #: The trees of all calls, as files of a submission; none until they were brought to the gateway.
         self._trees: dict[str, dict[str, str]] = {}
         self._bundle = blob(_bundle.worker_bundle())
@@ -91,6 +93,8 @@ class Sender:
             del taken, requeued
         with contextlib.suppress(GridError):
             self._grid.close_job(self._job)
+        if self._settings.shared is not None:
+            self._settings.shared.release(self._shared)
         self._grid.close()
         with state.changed:
             state.stopped = True
@@ -358,22 +362,31 @@ class Sender:
             self._trees = self._trees or bring(self._grid, settings.mounts)
             files.update(self._trees)
         for task in tasks:
+            assert task.kind is not None
+            blobs = [known for ready in task.calls if ready.payload is not None for known in ready.payload.blobs]
+            for known in blobs:
+                self._share(known)
             if task.written is None:
                 # A request that is repeated has to say the same.
-                task.written = write_task(task, settings)
+                task.written = write_task(task, settings, self._shared)
             table, own = task.written
             written.append(table)
             files.update(own)
-            assert task.kind is not None
-            blobs = [task.kind.functions]
-            blobs += [known for ready in task.calls if ready.payload is not None for known in ready.payload.blobs]
-            for known in blobs:
-                if known.name not in files:
+            for known in [task.kind.functions, *blobs]:
+                if known.name not in files and known.name not in self._shared:
                     files[known.name] = self._file(known)
         # The same tasks have the same key, so that repeating the request adds nothing, whatever came of the first one.
         labels = "\n".join(task.label for task in tasks)
         key = hashlib.blake2b(labels.encode(), digest_size=16).hexdigest()
         self._grid.extend(self._job, written, files, key)
+
+    def _share(self, known: Blob) -> None:
+        """Writes an argument where this machine's workers find it, if they share files and it is large."""
+        shared = self._settings.shared
+        if shared is None or known.name in self._shared or known.name in self._uploaded:
+            return
+        if shared.hold(known):
+            self._shared.add(known.name)
 
     def _file(self, known: Blob) -> dict[str, str]:
         found = self._uploaded.get(known.name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import sys
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -13,6 +15,7 @@ from . import _bundle
 from ._call import Call
 from ._options import CallOptions
 from ._pickling import Blob, Payload
+from ._shared import SharedFiles
 from ._sizing import CallTimes
 from ._trees import Mount, tables
 from ._values import pack
@@ -41,6 +44,8 @@ class Settings:
     bundle: Optional[str] = None
     #: Folders that calls see.
     mounts: tuple[Mount, ...] = ()
+    #: Where workers find large arguments; None where these are brought to them.
+    shared: Optional[SharedFiles] = None
 
 
 @dataclass
@@ -138,8 +143,8 @@ def values_file(task: str) -> str:
     return f"v-{task}"
 
 
-def write_task(task: Task, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A task as a table of a job file, and the files that it brings along."""
+def write_task(task: Task, settings: Settings, shared: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A task as a table of a job file, and the files that it brings along, which are not those that are ``shared``."""
     kind = task.kind
     assert kind is not None
     payloads = [ready.payload for ready in task.calls if ready.payload is not None]
@@ -155,12 +160,13 @@ def write_task(task: Task, settings: Settings) -> tuple[dict[str, Any], dict[str
         "deadline": kind.times.deadline(len(calls)) if len(calls) > 1 else None,
         "format": settings.result_format,
         "functions": kind.functions.name,
+        "shared": None if settings.shared is None else os.fspath(settings.shared.folder),
         "values": values_file(task.label) if kind.options.by_reference else None,
     }
     packed = base64.b64encode(b"".join(pack(header, [payload.pickle for payload in payloads]))).decode()
     results = results_file(task.label)
     command = [settings.python, "-c", _bundle.START, results]
-    inputs: list[Any] = [kind.functions.name, *blobs]
+    inputs: list[Any] = [kind.functions.name, *(name for name in blobs if name not in shared)]
     if settings.bundle is None:
         inputs.append(_bundle.NAME)
     inputs += [{"task": other} for other in dict.fromkeys(task.waits_for)]

@@ -57,6 +57,8 @@ class _Arguments(pickle.Unpickler):
     results: list[list[str]] = []
     #: How results are written.
     form = "pickle"
+    #: Where the machine's workers share files that are in no scratch directory; None where they share none.
+    shared: Optional[str] = None
 
     def persistent_load(self, pid: Any) -> Any:
         kind, name, rest = pid
@@ -75,7 +77,14 @@ class _Arguments(pickle.Unpickler):
 
 
 def _load_blob(name: str, buffers: list[str]) -> Any:
-    return _Arguments(io.BytesIO(mapped(name)), buffers=map(mapped, buffers)).load()
+    return _Arguments(io.BytesIO(_content(name)), buffers=map(_content, buffers)).load()
+
+
+def _content(name: str) -> Any:
+    """The content of a file that calls name."""
+    if _Arguments.shared is not None and not os.path.exists(name):
+        name = os.path.join(_Arguments.shared, name)
+    return mapped(name)
 
 
 class Runner:
@@ -120,7 +129,7 @@ class Runner:
         if failed is not None:
             return Outcome(call, failed.kind, failed.seconds, failed.parts)
         try:
-            reader = _Arguments(io.BytesIO(self.payloads[at]), buffers=map(mapped, buffers))
+            reader = _Arguments(io.BytesIO(self.payloads[at]), buffers=map(_content, buffers))
             reader.results, reader.form = results, self.form
             function, args, kwargs = reader.load()
             del reader
@@ -239,6 +248,7 @@ def main(results: str, calls: Optional[str] = None) -> None:
     else:
         content = mapped(calls)
     header, parts = unpack(content)
+    _Arguments.shared = header["shared"]
     if header["values"] is not None:
         # The grid expects it of a call that raises, too.
         _write(header["values"], [])

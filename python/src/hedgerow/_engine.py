@@ -109,11 +109,10 @@ class Engine:
             self.open()
         with state.changed:
             self._check_open()
-        # Here and not by the sender, because the caller may change the arguments afterwards.
-        functions, payload, error = self._write(function, args, kwargs)
-        with state.changed:
             call = Call(self, state.numbers, name_of(function))
             state.numbers += 1
+        # Here and not by the sender, because the caller may change the arguments afterwards.
+        functions, payload, error = self._write(function, args, kwargs)
         return Submitted(call, functions, payload, options, error)
 
     @staticmethod

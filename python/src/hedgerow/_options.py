@@ -64,14 +64,20 @@ class CallOptions:
             maps = isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
             if not maps:
                 raise TypeError(f"{name} maps texts to texts, and is not {value!r}")
+            # The caller may go on to change it.
+            object.__setattr__(self, name, dict(value))
+        values = (getattr(self, field.name) for field in fields(self))
+        key = tuple(tuple(sorted(value.items())) if isinstance(value, Mapping) else value for value in values)
+        # Each call asks for it.
+        object.__setattr__(self, "_key", key)
 
     def __hash__(self) -> int:
         return hash(self.key())
 
     def key(self) -> tuple[object, ...]:
         """Tells options apart."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return tuple(tuple(sorted(value.items())) if isinstance(value, Mapping) else value for value in values)
+        known: tuple[object, ...] = self.__dict__["_key"]
+        return known
 
     def one_process(self) -> bool:
         """Whether calls need a process each."""

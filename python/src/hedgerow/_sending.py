@@ -208,12 +208,12 @@ class Sender:
 
     def _plan_kind(self, kind: Kind, slots: int) -> None:
         """Puts calls of a kind into tasks. Touches only those calls, however many wait."""
-        while not self._is_full() and (first := self._next(kind.ready_alone)) is not None:
-            self._assign([first])
+        while not self._is_full() and (first := self._take(kind.ready_alone, 1)):
+            self._assign(first)
         now = time.monotonic()
         sizes = plan(len(kind.ready), kind.times, slots, now - kind.held_since, self._room())
         for size in sizes:
-            taken = [ready for ready in (self._next(kind.ready) for _ in range(size)) if ready is not None]
+            taken = self._take(kind.ready, size)
             self._assign_runs(taken)
             left = [ready for ready in taken if ready.call in self._readies]
             if left:
@@ -228,19 +228,23 @@ class Sender:
             if sizes and kind.waits():
                 kind.held_since = now
 
-    def _next(self, queue: deque[Ready]) -> Optional[Ready]:
-        """Takes the oldest call that is in no task and was not cancelled."""
-        while True:
+    def _take(self, queue: deque[Ready], count: int) -> list[Ready]:
+        """Takes the oldest calls that are in no task and were not cancelled, so many at most."""
+        taken: list[Ready] = []
+        while len(taken) < count:
             with self._state.changed:
-                if not queue:
-                    return None
-                ready = queue.popleft()
-            if ready.call not in self._readies:
-                continue
-            if not ready.call.cancelled():
-                return ready
-            del self._readies[ready.call]
-            self._drop(ready.call)
+                oldest = [queue.popleft() for _ in range(min(count - len(taken), len(queue)))]
+            if not oldest:
+                break
+            for ready in oldest:
+                if ready.call not in self._readies:
+                    continue
+                if ready.call.cancelled():
+                    del self._readies[ready.call]
+                    self._drop(ready.call)
+                else:
+                    taken.append(ready)
+        return taken
 
     def _room(self) -> Optional[int]:
         """How many processes more may run calls; None for any number."""
@@ -273,7 +277,7 @@ class Sender:
             call = ready.call
             if self._readies.pop(call, None) is None:
                 continue
-            if call.running() or call.set_running_or_notify_cancel():
+            if (ready.sent and call.running()) or call.set_running_or_notify_cancel():
                 running.append(ready)
             else:
                 self._state.decided(1)

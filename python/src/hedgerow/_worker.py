@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import fcntl
 import gc
 import io
 import os
@@ -34,8 +35,16 @@ from ._values import (
     unpack_outcomes,
 )
 
-#: The descriptor over which a child tells its outcomes is read so many bytes at a time.
+#: The pipe over which a child tells its outcomes holds so many bytes, and is read so many at a time.
 _READ_BYTES = 1 << 20
+#: While calls are short, outcomes are read no more often than this, seconds: each look takes about as long as such a call.
+_LOOK_EVERY_S = 0.001
+#: Begins what a child tells of an outcome: the call, the position of its kind, the time, and the number of parts. The
+#: sizes of the parts follow, and then these.
+_FRAME = struct.Struct("<QBdI")
+#: ``fcntl.F_SETPIPE_SZ``, which Python has from version 3.10 on.
+_SET_PIPE_SIZE = 1031
+_KINDS = ("ok", "error", "stored", "returned", "dependency", "initializer")
 
 
 class NotRun(Exception):
@@ -187,6 +196,7 @@ def _run_batch(runner: Runner) -> list[Outcome]:
 def _run_in_child(runner: Runner, begin: int, outcomes: list[Outcome], deadline: float) -> Optional[int]:
     """Adds outcomes from the call at ``begin`` on; gives the child's wait status, or None where time was up."""
     reads, writes = os.pipe()
+    room = _widen(writes)
     child = os.fork()
     if child == 0:
         code = 1
@@ -194,9 +204,12 @@ def _run_in_child(runner: Runner, begin: int, outcomes: list[Outcome], deadline:
             os.close(reads)
             with os.fdopen(writes, "wb") as told:
                 for at in range(begin, len(runner.calls)):
-                    pieces = pack_outcomes([runner.run(at)], None)
-                    told.write(struct.pack("<Q", sum(map(len, pieces))))
-                    told.writelines(pieces)
+                    outcome = runner.run(at)
+                    sizes = list(map(len, outcome.parts))
+                    kind = _KINDS.index(outcome.kind)
+                    told.write(_FRAME.pack(outcome.call, kind, outcome.seconds, len(sizes)))
+                    told.write(struct.pack(f"<{len(sizes)}Q", *sizes))
+                    told.writelines(outcome.parts)
                     told.flush()
             code = 0
         finally:
@@ -214,6 +227,8 @@ def _run_in_child(runner: Runner, begin: int, outcomes: list[Outcome], deadline:
                 break
             pending += more
             _take(pending, outcomes)
+            if len(more) < room // 2 and len(outcomes) < len(runner.calls):
+                time.sleep(_LOOK_EVERY_S)
     finally:
         os.close(reads)
         if late:
@@ -222,15 +237,32 @@ def _run_in_child(runner: Runner, begin: int, outcomes: list[Outcome], deadline:
     return None if late else status
 
 
+def _widen(pipe: int) -> int:
+    """Gives a pipe more room; returns how many bytes it has then."""
+    try:
+        return fcntl.fcntl(pipe, _SET_PIPE_SIZE, _READ_BYTES)
+    except OSError:
+        # The user's pipes have too much already.
+        return select.PIPE_BUF
+
+
 def _take(pending: bytearray, outcomes: list[Outcome]) -> None:
     """Takes whole outcomes from what a child told so far."""
     at = 0
-    while len(pending) - at >= 8:
-        (length,) = struct.unpack_from("<Q", pending, at)
-        if len(pending) - at - 8 < length:
+    while len(pending) - at >= _FRAME.size:
+        call, kind, seconds, count = _FRAME.unpack_from(pending, at)
+        place = at + _FRAME.size + 8 * count
+        if len(pending) < place:
             break
-        outcomes += unpack_outcomes(bytes(pending[at + 8 : at + 8 + length]))[0]
-        at += 8 + length
+        sizes = struct.unpack_from(f"<{count}Q", pending, at + _FRAME.size)
+        if len(pending) < place + sum(sizes):
+            break
+        parts: list[Any] = []
+        for size in sizes:
+            parts.append(bytes(pending[place : place + size]))
+            place += size
+        outcomes.append(Outcome(call, _KINDS[kind], seconds, parts))
+        at = place
     del pending[:at]
 
 

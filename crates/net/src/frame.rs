@@ -1,7 +1,7 @@
 //! Frames: a length, a format version and a batch of messages.
 
 use crate::NetError;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Longest frame in bytes, header not counted. Larger content travels by its hash.
@@ -18,9 +18,10 @@ pub(crate) const HEADER_BYTES: usize = 5;
 /// Fails with [`NetError::TooLarge`] where the frame would be longer than [`FRAME_BYTES_MAX`]; messages
 /// must not be of zero size.
 pub fn encode<T: Serialize>(batch: &[T]) -> Result<Bytes, NetError> {
-    let mut frame = BytesMut::with_capacity(256);
-    frame.put_u32_le(0);
-    frame.put_u8(FRAME_VERSION);
+    // A `Vec` takes whole slices where a `BytesMut` takes one byte after the other.
+    let mut frame = Vec::with_capacity(256);
+    frame.extend_from_slice(&[0; 4]);
+    frame.push(FRAME_VERSION);
     let frame = postcard::to_extend(batch, frame).map_err(NetError::Encode)?;
     finish(frame)
 }
@@ -41,7 +42,7 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, NetError> {
     }
 }
 
-fn finish(mut frame: BytesMut) -> Result<Bytes, NetError> {
+fn finish(mut frame: Vec<u8>) -> Result<Bytes, NetError> {
     let length = frame.len() - 4;
     if length > FRAME_BYTES_MAX {
         return Err(NetError::TooLarge {
@@ -50,7 +51,7 @@ fn finish(mut frame: BytesMut) -> Result<Bytes, NetError> {
         });
     }
     frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
-    Ok(frame.freeze())
+    Ok(frame.into())
 }
 
 #[cfg(test)]

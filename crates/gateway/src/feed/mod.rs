@@ -24,6 +24,9 @@ use tokio::time::{Instant, sleep, timeout};
 pub const FOLLOWERS_MAX: usize = 64;
 /// The interval at which the grid is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The interval grows by this for each worker, up to [`LOOK_LATER_MAX`]: the leader sends the views of all workers.
+const LOOK_LATER_PER_WORKER: Duration = Duration::from_micros(100);
+const LOOK_LATER_MAX: Duration = Duration::from_millis(150);
 /// The interval at which ended jobs are polled. Other clients may retry or forget them.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(10);
 /// A grid that does not reply for this long counts as unreachable.
@@ -106,6 +109,12 @@ impl Feed {
         let next = self.lock().picture().next_incident();
         let found = observer.take(next);
         self.publish(found.into_iter().map(Change::Incident).collect());
+    }
+
+    /// Returns the time until the next poll of the grid.
+    fn pause(&self) -> Duration {
+        let workers = self.lock().picture().workers_known() as u32;
+        LOOK_EVERY + (LOOK_LATER_PER_WORKER * workers).min(LOOK_LATER_MAX)
     }
 
     fn set_reachable(&self, why: Option<String>) {
@@ -215,7 +224,7 @@ async fn look(client: Client, feed: Feed) {
             Err(error) => feed.set_reachable(Some(error.to_string())),
         }
         feed.0.looks.send_modify(|count| *count += 1);
-        sleep(LOOK_EVERY).await;
+        sleep(feed.pause()).await;
     }
 }
 

@@ -148,6 +148,11 @@ impl Picture {
         all.chain(workers).chain(jobs).collect()
     }
 
+    /// The number of workers.
+    pub fn workers_known(&self) -> usize {
+        self.workers.len()
+    }
+
     /// The number of the next incident.
     pub fn next_incident(&self) -> u64 {
         self.incidents.keys().next_back().map_or(1, |last| last + 1)

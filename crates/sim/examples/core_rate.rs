@@ -158,6 +158,34 @@ impl Rate {
         self.report(name, tasks);
     }
 
+    /// Many jobs of one task. So many are submitted before the first of them starts.
+    fn measure_jobs(mut self, name: &str, count: usize, together: usize) {
+        for first in (0..count).step_by(together) {
+            for at in first..(first + together).min(count) {
+                let bytes = job(vec![noop("a")], Kind::Usual).encode().expect("a job");
+                let began = Instant::now();
+                let spec = JobSpec::decode(&bytes).expect("a job");
+                self.core_time += began.elapsed();
+                let mut key = [2; 16];
+                key[..8].copy_from_slice(&(at as u64).to_be_bytes());
+                self.to_core.push_back(supervisor::Event::Submit {
+                    requester: here(),
+                    request_id: at as u64,
+                    key: SubmitKey(key),
+                    offer: Offer::Job(Arc::new(spec)),
+                    from: addr(PeerId([9; 32])),
+                    held: Vec::new(),
+                });
+            }
+            // Ten thousand jobs a second.
+            self.now = self.now + Duration::from_micros(100) * together as u32;
+            self.run();
+        }
+        let view = self.core.job_view(hedge_model::JobId(count as u64));
+        assert_eq!(view.map(|view| view.done), Some(1), "the last job is done");
+        self.print(name, count as u32);
+    }
+
     fn submit(&mut self, spec: JobSpec) {
         self.core_time = Duration::ZERO;
         self.worker_time = Duration::ZERO;
@@ -179,6 +207,10 @@ impl Rate {
     fn report(&self, name: &str, tasks: u32) {
         let view = self.core.job_view(hedge_model::JobId(1));
         assert_eq!(view.map(|view| view.done), Some(tasks), "the job is done");
+        self.print(name, tasks);
+    }
+
+    fn print(&self, name: &str, tasks: u32) {
         let each = |time: Duration| time.as_nanos() / u128::from(tasks);
         println!(
             "{name}: {tasks} tasks, supervisor {} ns a task, worker {} ns a task",
@@ -262,6 +294,16 @@ fn main() {
                 Rate::new(workers, 2).measure_open(&name, groups, batch);
             }
         };
+        let measure_jobs = |name: &str, count: usize, together: usize| {
+            let name = format!("{name} on {workers} workers");
+            if name.starts_with(&only) {
+                Rate::new(workers, 2).measure_jobs(&name, count, together);
+            }
+        };
+        measure_jobs("1000 jobs", 1000, 16);
+        measure_jobs("10000 jobs", 10_000, 16);
+        measure_jobs("1000 jobs at once", 1000, 1000);
+        measure_jobs("10000 jobs at once", 10_000, 10_000);
         measure("pipeline of 10000", pipeline(10_000));
         measure("pipeline of 1000000", pipeline(1_000_000));
         measure("one array", vec![array(200_000)]);

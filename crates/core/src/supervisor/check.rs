@@ -7,6 +7,7 @@ use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::{AttemptState, Share};
 use crate::supervisor::leader::blobs::state::Blob;
 use crate::supervisor::leader::blobs::transfers::result_files;
+use crate::supervisor::leader::jobs::quota::QuotaUse;
 use crate::supervisor::leader::timers::Timer;
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
@@ -97,6 +98,7 @@ impl LeaderView<'_> {
         expect(readings.check() && readings.next() == timer, || {
             "the readings of output are too many, out of order or not timed".to_owned()
         })?;
+        self.check_quotas()?;
         self.check_shares()
     }
 
@@ -287,6 +289,23 @@ impl LeaderView<'_> {
             }
         }
         Ok(())
+    }
+
+    fn check_quotas(&self) -> Result<(), String> {
+        let leader = self.leader;
+        let mut expected = BTreeMap::<PeerId, QuotaUse>::new();
+        for (id, active_job) in leader.jobs.iter() {
+            let (job, used) = (&self.state.jobs[&id], active_job.quota_use());
+            expect(used.tasks == u64::from(job.spec.task_count()), || {
+                format!("job {id} miscounts its tasks for the quota")
+            })?;
+            let total = expected.entry(job.client).or_default();
+            *total = total.plus(used);
+        }
+        expect(*leader.jobs.quota_use() == expected, || {
+            let counted = leader.jobs.quota_use();
+            format!("clients' use of quotas is {counted:?}, their jobs say {expected:?}")
+        })
     }
 
     fn check_shares(&self) -> Result<(), String> {

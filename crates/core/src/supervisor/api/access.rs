@@ -2,32 +2,9 @@
 
 use crate::supervisor::Requester;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::jobs::size::Size;
+use crate::supervisor::leader::jobs::quota::QuotaUse;
+use hedge_model::PeerId;
 use hedge_model::msg::{Concern, RefusalKind, Role};
-use hedge_model::{JobSpec, PeerId};
-
-/// What a submission adds to a client's use of its quotas.
-pub(crate) struct Demand {
-    pub jobs: u64,
-    pub tasks: u64,
-    /// Total size of its inputs.
-    pub bytes: u64,
-    /// Size of its encoded specifications.
-    pub spec_bytes: u64,
-}
-
-impl Demand {
-    /// The demand of a job.
-    pub fn of(spec: &JobSpec) -> Self {
-        let size = Size::of(spec);
-        Self {
-            jobs: 1,
-            tasks: u64::from(spec.task_count()),
-            bytes: size.inputs,
-            spec_bytes: size.spec,
-        }
-    }
-}
 
 impl LeaderView<'_> {
     /// Returns the role of a requester; none for a peer that is not a member.
@@ -73,48 +50,37 @@ impl LeaderView<'_> {
     pub(crate) fn within_limits(
         &self,
         client: PeerId,
-        demand: Demand,
+        demand: QuotaUse,
     ) -> Result<(), (RefusalKind, String)> {
         let settings = self.state.settings();
-        let Demand {
-            mut jobs,
-            mut tasks,
-            mut bytes,
-            mut spec_bytes,
-        } = demand;
-        let active = self.leader.jobs.iter();
-        for (id, active_job) in active {
-            let Some(job) = self.state.jobs.get(&id) else {
-                continue;
-            };
-            if job.active() && self.state.share_limits(client, job.client) {
-                jobs += 1;
-                spec_bytes = spec_bytes.saturating_add(active_job.size().spec);
-                tasks += u64::from(job.spec.task_count());
-                bytes = bytes.saturating_add(active_job.size().inputs);
-            }
-        }
+        let clients = self.leader.jobs.quota_use().iter();
+        let clients = clients.filter(|(other, _)| self.state.share_limits(client, **other));
+        let QuotaUse {
+            jobs,
+            tasks,
+            inputs,
+            spec,
+        } = clients.fold(demand, |all, (_, theirs)| all.plus(*theirs));
         let over = |what: &str, has: u64, max: u64| {
+            if has <= max {
+                return Ok(());
+            }
             let why = format!(
                 "with this the clients of your ticket would have {has} {what} at once, and this grid allows {max}; \
                  nothing was accepted: wait for others to end, cancel some, or let an administrator raise the limit with `hedge config set`"
             );
-            if has > max {
-                Err((RefusalKind::NotAllowed, why))
-            } else {
-                Ok(())
-            }
+            Err((RefusalKind::NotAllowed, why))
         };
         over("jobs", jobs, u64::from(settings.client_jobs))?;
         over("tasks", tasks, settings.client_tasks)?;
-        over("bytes of inputs", bytes, settings.client_bytes)?;
+        over("bytes of inputs", inputs, settings.client_bytes)?;
         let submits = self.leader.submissions.iter();
         let submits = submits.filter(|submit| submit.client == client);
         let coming = submits.map(|submit| submit.new.offer.encoded_bytes() as u64);
-        let spec_bytes = coming.fold(spec_bytes, u64::saturating_add);
+        let spec = coming.fold(spec, u64::saturating_add);
         over(
             "bytes of job descriptions",
-            spec_bytes,
+            spec,
             settings.client_spec_bytes,
         )
     }

@@ -1,12 +1,11 @@
 //! Requests about open jobs: extend, close, release outputs.
 
-use crate::supervisor::api::access::Demand;
 use crate::supervisor::api::requests::{no_such_job, refuse, too_many};
 use crate::supervisor::api::views::find_task;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::open::Growth;
 use crate::supervisor::leader::blobs::submissions::NewSubmission;
-use crate::supervisor::leader::jobs::size::Size;
+use crate::supervisor::leader::jobs::quota::QuotaUse;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Offer, Requester, answer};
 use hedge_model::msg::{Concern, RefusalKind, Reply, Request, SharedExtension, TASK_NAMES_MAX};
@@ -94,14 +93,8 @@ impl LeaderView<'_> {
         }
         let fits = job.spec.check_extension(extension);
         fits.map_err(|error| (RefusalKind::Bad, format!("{error}. Nothing was added")))?;
-        let size = Size::of_extension(extension);
-        let demand = Demand {
-            jobs: 0,
-            tasks: u64::from(extension.task_count()),
-            bytes: size.inputs,
-            spec_bytes: size.spec,
-        };
-        self.within_limits(job.client, demand)?;
+        let more = QuotaUse::of_extension(extension, extension.encoded_bytes() as u64);
+        self.within_limits(job.client, more)?;
         self.can_store()
     }
 

@@ -1,9 +1,9 @@
 //! Handles client requests: dispatch, submissions, and requests about one job.
 
-use crate::supervisor::api::access::Demand;
 use crate::supervisor::api::name;
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::submissions::{NewSubmission, Submissions};
+use crate::supervisor::leader::jobs::quota::QuotaUse;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, GrantRequest, Offer, Requester, answer};
 use hedge_model::msg::{
@@ -283,7 +283,7 @@ impl LeaderView<'_> {
                     (RefusalKind::Bad, why)
                 })?;
                 self.can_record(spec)?;
-                self.within_limits(requester.peer(), Demand::of(spec))?;
+                self.within_limits(requester.peer(), QuotaUse::of(spec))?;
                 self.can_store()
             }
             Some(role) => Err((
@@ -345,7 +345,7 @@ impl LeaderView<'_> {
                 format!("job {id} failed when this grid kept no failed jobs whole; submit it again")
             }
             Some(_) => {
-                self.within_limits(job.client, Demand::of(&job.spec))?;
+                self.within_limits(job.client, QuotaUse::of(&job.spec))?;
                 self.can_store()?;
                 return Ok(Record::JobRetried {
                     job: id,

@@ -5,6 +5,7 @@ use hedge_model::msg::{Refusal, RefusalKind, Reply};
 use hedge_model::spec::positional;
 use hedge_model::{Hash, JobId, JobSpec};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// The job that a submission key belongs to.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -35,8 +36,12 @@ fn digest(spec: &JobSpec) -> Option<Hash> {
 impl State {
     /// Returns the reply to a submission whose key belongs to job `id`: acceptance if it is the same job, otherwise a
     /// refusal.
-    pub(crate) fn accepted_before(&self, id: JobId, spec: &JobSpec) -> Reply {
+    pub(crate) fn accepted_before(&self, id: JobId, spec: &Arc<JobSpec>) -> Reply {
         let job = self.jobs.get(&id);
+        // The usual case: this submission made the job.
+        if job.is_some_and(|job| Arc::ptr_eq(&job.spec, spec)) {
+            return Reply::Accepted(id);
+        }
         let known = job.and_then(|job| self.keys.get(&(job.client, job.key)));
         if known.is_some_and(|known| known.digest.is_none() || known.digest == digest(spec)) {
             return Reply::Accepted(id);

@@ -8,7 +8,7 @@ use crate::supervisor::leader::jobs::active::{ActiveJob, next_recompute};
 use crate::supervisor::leader::jobs::critical;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
 use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
-use crate::supervisor::leader::jobs::size::Size;
+use crate::supervisor::leader::jobs::quota::QuotaUse;
 use hedge_model::{JobId, TaskId};
 
 impl Leadership<'_> {
@@ -84,7 +84,8 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
         critical,
         next_recompute,
         policy_inputs,
-        Size::of(spec),
+        job.client,
+        QuotaUse::of(spec),
     )
 }
 

@@ -6,7 +6,7 @@ use crate::supervisor::leader::jobs::critical::CriticalSet;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
 use crate::supervisor::leader::jobs::open::Releases;
 use crate::supervisor::leader::jobs::policy_inputs::PolicyInputs;
-use crate::supervisor::leader::jobs::size::Size;
+use crate::supervisor::leader::jobs::quota::QuotaUse;
 use crate::supervisor::leader::placement::body::ReadyBody;
 use hedge_model::spec::Extension;
 use hedge_model::{Hash, JobId, PeerId, Time};
@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct ActiveJobs {
     jobs: BTreeMap<JobId, ActiveJob>,
+    /// What the jobs of each client count towards its quotas.
+    quota_use: BTreeMap<PeerId, QuotaUse>,
 }
 
 /// The leader's state of one job that has not ended.
@@ -37,7 +39,8 @@ pub(crate) struct ActiveJob {
     next_recompute: u32,
     policy_inputs: Option<PolicyInputs>,
     success_s: f64,
-    size: Size,
+    client: PeerId,
+    quota_use: QuotaUse,
     client_seen: Time,
     releases: Releases,
 }
@@ -113,16 +116,43 @@ impl ActiveJobs {
 
     /// Adds a job.
     pub fn begin(&mut self, id: JobId, job: ActiveJob) {
+        let total = self.quota_use.entry(job.client).or_default();
+        *total = total.plus(job.quota_use);
         self.jobs.insert(id, job);
+    }
+
+    /// Appends the groups that an extension added to a job, which takes `bytes` bytes encoded. Does not recompute the
+    /// critical set and the bottom levels.
+    pub fn grow(&mut self, id: JobId, added: Vec<ActiveGroup>, extension: &Extension, bytes: u64) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.grow(added, extension);
+        let more = QuotaUse::of_extension(extension, bytes);
+        job.quota_use = job.quota_use.plus(more);
+        let total = self.quota_use.entry(job.client).or_default();
+        *total = total.plus(more);
     }
 
     /// Removes a job that has ended.
     pub fn end(&mut self, id: JobId) -> Option<EndedJob> {
-        self.jobs.remove(&id).map(|job| EndedJob {
+        let job = self.jobs.remove(&id)?;
+        if let Some(total) = self.quota_use.get_mut(&job.client) {
+            *total = total.minus(job.quota_use);
+            if total.jobs == 0 {
+                self.quota_use.remove(&job.client);
+            }
+        }
+        Some(EndedJob {
             stale: job.stale,
             involved: job.involved,
             watched: job.policy_inputs.is_some(),
         })
+    }
+
+    /// Returns what the jobs of each client count towards its quotas.
+    pub fn quota_use(&self) -> &BTreeMap<PeerId, QuotaUse> {
+        &self.quota_use
     }
 
     /// Records that enough supervisors hold a result. Returns the jobs that awaited it.
@@ -159,14 +189,16 @@ impl ActiveJob {
         critical: CriticalSet,
         next_recompute: u32,
         policy_inputs: Option<PolicyInputs>,
-        size: Size,
+        client: PeerId,
+        quota_use: QuotaUse,
     ) -> Self {
         Self {
             groups,
             critical,
             next_recompute,
             policy_inputs,
-            size,
+            client,
+            quota_use,
             client_seen: Time(0),
             releases: Releases::default(),
             watchers: Vec::new(),
@@ -251,13 +283,12 @@ impl ActiveJob {
         self.success_s
     }
 
-    /// What the job counts towards its client's quota.
-    pub fn size(&self) -> Size {
-        self.size
+    /// What the job counts towards its client's quotas.
+    pub fn quota_use(&self) -> QuotaUse {
+        self.quota_use
     }
 
-    /// Appends the groups that `extension` added, which takes `bytes` bytes encoded. Does not recompute the critical set and the bottom levels.
-    pub fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension, bytes: u64) {
+    fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension) {
         for group in &extension.groups {
             self.critical.add(group);
             if let Some(inputs) = &mut self.policy_inputs {
@@ -265,7 +296,6 @@ impl ActiveJob {
             }
         }
         self.groups.extend(added);
-        self.size.add(extension, bytes);
     }
 
     /// When the leader last heard from the client of an open job.

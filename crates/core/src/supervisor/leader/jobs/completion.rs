@@ -337,12 +337,15 @@ impl Leadership<'_> {
     }
 
     pub(crate) fn notify_watchers(&mut self, id: JobId) {
+        self.leader.timers.clear(Timer::NotifyWatchers(id));
         let watched = self.leader.jobs.get(id);
-        if watched.is_some_and(|job| !job.watchers().is_empty()) {
+        if watched.is_none_or(|job| job.watchers().is_empty()) {
+            return;
+        }
+        if self.state.jobs.get(&id).is_some_and(|job| job.active()) {
             self.refresh_forecast();
         }
         let (now, view) = (self.now, self.view().job_view(id));
-        self.leader.timers.clear(Timer::NotifyWatchers(id));
         let (Some(view), Some(job)) = (view, self.leader.jobs.get_mut(id)) else {
             return;
         };

@@ -428,6 +428,9 @@ impl Run {
 impl LeaderView<'_> {
     /// Returns the estimated time until a job ends, by the leader's forecast, or by a new one if that is too old.
     pub(crate) fn remaining(&self, id: JobId) -> Option<Remaining> {
+        if !self.leader.jobs.contains(id) {
+            return None;
+        }
         let forecast = &self.leader.forecast;
         if forecast.is_fresh(self.now) {
             return forecast.remaining(id, self.now);

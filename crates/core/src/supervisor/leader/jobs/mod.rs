@@ -12,5 +12,5 @@ pub(crate) mod group;
 pub(crate) mod open;
 pub(crate) mod policy_inputs;
 pub(crate) mod progress;
+pub(crate) mod quota;
 pub(crate) mod retention;
-pub(crate) mod size;

@@ -81,9 +81,9 @@ impl Leadership<'_> {
         };
         let (spec, learned) = (job.spec.clone(), &self.state.learned);
         let leader = &mut *self.leader;
-        let Some(active_job) = leader.jobs.get_mut(id) else {
+        if !leader.jobs.contains(id) {
             return;
-        };
+        }
         let mut groups = Vec::with_capacity(extension.groups.len());
         for (at, group) in spec.groups().iter().enumerate().skip(from) {
             let mut active_group = start_group(job, at);
@@ -91,7 +91,7 @@ impl Leadership<'_> {
             active_group.set_rank(rank(learned.expect(group).work_s));
             groups.push(active_group);
         }
-        active_job.grow(groups, extension, bytes);
+        leader.jobs.grow(id, groups, extension, bytes);
         for (hash, size) in extension.input_blobs() {
             leader.blobs.add_reader(hash, size, id);
         }

@@ -391,6 +391,34 @@ fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its
 }
 
 #[test]
+fn a_supervisor_that_is_dropping_an_input_is_asked_again_once_it_has() {
+    let mut rig = leader(State::default(), &[]);
+    rig.event(group_of(&[9, 7]));
+    rig.submit(1, 1, &plain(vec![reads(3)]));
+    rig.expect(&["worker 7: Lead", "worker 8: Lead", "pull 3 from client 1"]);
+    fetched(&mut rig, 3);
+    let hold = "worker 7: Hold { hash: 0303030303, size: 70000, sources: [PeerAddr { peer: 0909090909, addrs: [] }] }";
+    rig.expect(&[hold]);
+    rig.event(Event::Gone {
+        peer: client(1),
+        silent: false,
+    });
+    rig.expect(&["worker 7: Drop([0303030303])", "drop 3"]);
+    rig.submit(1, 1, &plain(vec![reads(3)]));
+    rig.expect(&["pull 3 from client 1"]);
+    fetched(&mut rig, 3);
+    rig.expect(&[]);
+    // Its answer to the first request is late; it drops the input afterwards.
+    rig.event(hears(7, ToLeader::Held(hash(3))));
+    rig.event(hears(7, ToLeader::NotHeld(hash(3), "disk full".into())));
+    rig.expect(&[]);
+    rig.event(hears(7, ToLeader::Dropped(vec![hash(3)])));
+    rig.expect(&[hold]);
+    rig.event(hears(7, ToLeader::Held(hash(3))));
+    rig.expect(&["append accepted"]);
+}
+
+#[test]
 fn a_supervisor_that_joins_after_many_others_left_holds_content_too() {
     let mut rig = Rig::new();
     for number in 20..40 {
@@ -525,5 +553,7 @@ fn content_that_arrives_after_another_took_over_is_told_to_that_one() {
         result: Err(FetchFailure::Here(why.clone())),
     });
     rig.expect(&[&format!("worker 7: {:?}", ToLeader::NotHeld(hash(4), why))]);
+    rig.event(says(LeaderSays::Drop(vec![hash(3)])));
+    rig.expect(&["drop 3", "worker 7: Dropped([0303030303])"]);
     rig.pass(Duration::from_secs(1));
 }

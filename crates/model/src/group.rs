@@ -99,6 +99,8 @@ pub enum ToLeader {
     Held(Hash),
     /// It could not get this blob, for the reason in the sentence.
     NotHeld(Hash, String),
+    /// It obeyed a [`LeaderSays::Drop`] of these blobs. What it said of them before no longer counts.
+    Dropped(Vec<Hash>),
     /// Why it cannot store anything from now on; none if it can again. A leader that has received nothing assumes
     /// that it can.
     Disk(Option<String>),

@@ -25,7 +25,7 @@ pub use leader::redundancy;
 
 use crate::monitor::{Finding, Found, Settings as Watch};
 use follower::{Candidacy, Follower};
-use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor};
+use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor, ToLeader};
 use hedge_model::ledger::Cost;
 use hedge_model::msg::{
     self, Answer, FromWorker, HASHES_MAX, Refusal, RefusalKind, Reply, Request, ToWorker,
@@ -403,7 +403,11 @@ impl Supervisor {
                 size,
                 sources,
             } => follower.fetch(hash, size, sources, &mut out.actions),
-            LeaderSays::Drop(hashes) => out.actions.push(Action::Drop(hashes)),
+            LeaderSays::Drop(hashes) => {
+                out.actions.push(Action::Drop(hashes.clone()));
+                let msg = ToLeader::Dropped(hashes);
+                out.actions.push(Action::ToLeader { to: peer, msg });
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::leader::attempts::active::ActiveTask;
+use crate::supervisor::leader::attempts::state::AttemptEvent;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
 use crate::supervisor::send_drop;
@@ -310,6 +311,7 @@ impl Leadership<'_> {
             pending.report = Some((ix, report.clone()));
             leader.timers.set_once(at, Timer::Checkpoint(id.task));
         }
+        self.transition(id, AttemptEvent::Reported);
         true
     }
 

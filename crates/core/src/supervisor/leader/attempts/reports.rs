@@ -52,7 +52,10 @@ impl Leadership<'_> {
 
     /// Handles a worker's report of how an attempt ended. A pending checkpoint of the attempt is recorded first.
     pub(crate) fn on_report(&mut self, ix: WorkerIx, report: Report) {
-        if !self.awaits_checkpoint(ix, &report) {
+        let known = self.leader.tasks.attempt(report.attempt);
+        let repeated =
+            known.is_some_and(|attempt| attempt.worker() == ix && attempt.state().reported());
+        if !repeated && !self.awaits_checkpoint(ix, &report) {
             self.record_report(ix, report);
         }
     }
@@ -80,9 +83,7 @@ impl Leadership<'_> {
         };
         let (redundant, class) = (attempt.redundant(), attempt.class());
         let stopped = attempt.state().stopped();
-        if !self.transition(id, AttemptEvent::Reported) {
-            return;
-        }
+        self.transition(id, AttemptEvent::Reported);
         let mut charge = ledger::used(class, &usage);
         if let Some(stopped) = stopped {
             charge.occupied = charge.occupied.min(stopped.occupied);

@@ -97,6 +97,22 @@ impl BlobCatalog {
         });
     }
 
+    /// Records that the peer supervisor at a position was told to drop a blob.
+    pub fn begin_drop(&mut self, hash: Hash, position: usize) {
+        let blob = self.blobs.entry(hash).or_default();
+        blob.transition(BlobEvent::Replica(position, Replica::Dropping));
+    }
+
+    /// Records that the peer supervisor at a position has dropped a blob as it was told to.
+    pub fn confirm_drop(&mut self, hash: Hash, position: usize) {
+        if let Some(blob) = self.blobs.get_mut(&hash)
+            && blob.replicas().at(position) == Replica::Dropping
+        {
+            blob.transition(BlobEvent::Replica(position, Replica::None));
+        }
+        self.prune(hash);
+    }
+
     /// Removes a worker as holder of all blobs. Returns the blobs.
     pub fn clear_worker(&mut self, ix: WorkerIx) -> BTreeSet<Hash> {
         let held = self.held.remove(&ix).unwrap_or_default();
@@ -204,14 +220,11 @@ impl BlobCatalog {
             self.transition(hash, BlobEvent::NotHeldBy(*ix));
         }
         if !stays {
-            let fetching = self
-                .blobs
-                .remove(&hash)
-                .is_some_and(|blob| blob.is_fetching());
-            if fetching {
-                let blob = self.blobs.entry(hash).or_default();
-                blob.transition(BlobEvent::Own(CopyEvent::Wanted));
-            }
+            let left = self.blobs.get(&hash).and_then(Blob::without_use);
+            match left {
+                Some(left) => self.blobs.insert(hash, left),
+                None => self.blobs.remove(&hash),
+            };
         }
         Some(dropped)
     }

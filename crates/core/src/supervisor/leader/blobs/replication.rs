@@ -134,7 +134,12 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let linked = |peer| linked.contains_key(&peer);
         let (newcomers, left) = leader.group.follow(&others, linked);
-        let all = [Replica::Offered, Replica::Held, Replica::Refused];
+        let all = [
+            Replica::Offered,
+            Replica::Held,
+            Replica::Refused,
+            Replica::Dropping,
+        ];
         for position in left {
             leader.blobs.forget_replicas(position, &all);
         }
@@ -225,7 +230,8 @@ impl Leadership<'_> {
             return;
         };
         leader.group.members[at].link = MemberLink::Away;
-        leader.blobs.forget_replicas(at, &[Replica::Offered]);
+        let unsure = [Replica::Offered, Replica::Dropping];
+        leader.blobs.forget_replicas(at, &unsure);
     }
 
     /// Handles a message from a peer supervisor.
@@ -240,32 +246,46 @@ impl Leadership<'_> {
                 if member.linked() {
                     member.link = MemberLink::Listed;
                 }
-                let before = [Replica::Held, Replica::Offered];
+                let before = [Replica::Held, Replica::Offered, Replica::Dropping];
                 leader.blobs.forget_replicas(at, &before);
                 self.reconcile_holdings(at, hashes);
             }
             ToLeader::HoldsMore(hashes) => self.reconcile_holdings(at, hashes),
             ToLeader::Disk(fault) => member.disk_fault = fault,
-            ToLeader::Held(hash) => {
-                let blobs = &mut leader.blobs;
-                if !blobs.get(hash).is_some_and(Blob::needs_replicas) {
-                    return self.send_drop_to(peer, vec![hash]);
-                }
-                blobs.transition(hash, BlobEvent::Replica(at, Replica::Held));
-                blobs.transition(hash, BlobEvent::OfferedAgain);
-                if self.view().is_replicated(hash) {
-                    self.on_blob_available(hash);
-                }
-            }
+            ToLeader::Held(hash) => self.on_held(at, hash),
             ToLeader::NotHeld(hash, _) => {
                 let blobs = &mut leader.blobs;
-                if blobs.get(hash).is_some() {
+                let asked = |blob: &Blob| blob.replicas().at(at) != Replica::Dropping;
+                if blobs.get(hash).is_some_and(asked) {
                     blobs.transition(hash, BlobEvent::Replica(at, Replica::Refused));
                     let at = self.now + OFFER_AGAIN_AFTER;
                     self.leader.timers.set_once(at, Timer::Replicate(hash));
                     self.replicate(hash);
                 }
             }
+            ToLeader::Dropped(hashes) => {
+                for hash in hashes {
+                    self.leader.blobs.confirm_drop(hash, at);
+                    self.replicate(hash);
+                }
+            }
+        }
+    }
+
+    /// Handles a peer supervisor that now holds a blob. If it is about to drop it, it does not hold it for long.
+    fn on_held(&mut self, at: usize, hash: Hash) {
+        let blobs = &mut self.leader.blobs;
+        let blob = blobs.get(hash);
+        if blob.is_some_and(|blob| blob.replicas().at(at) == Replica::Dropping) {
+            return;
+        }
+        if !blob.is_some_and(Blob::needs_replicas) {
+            return self.drop_replicas(at, vec![hash]);
+        }
+        blobs.transition(hash, BlobEvent::Replica(at, Replica::Held));
+        blobs.transition(hash, BlobEvent::OfferedAgain);
+        if self.view().is_replicated(hash) {
+            self.on_blob_available(hash);
         }
     }
 
@@ -280,14 +300,13 @@ impl Leadership<'_> {
     /// drop the others, and fetches what this supervisor lacks.
     fn reconcile_holdings(&mut self, at: usize, hashes: Vec<Hash>) {
         let leader = &mut *self.leader;
-        let peer = leader.group.members[at].addr.peer;
         let kept = |hash: &Hash| leader.blobs.get(*hash).is_some_and(Blob::needs_replicas);
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes.into_iter().partition(kept);
         for hash in &wanted {
             let held = BlobEvent::Replica(at, Replica::Held);
             leader.blobs.transition(*hash, held);
         }
-        self.send_drop_to(peer, unwanted);
+        self.drop_replicas(at, unwanted);
         for hash in wanted {
             self.fetch(hash);
         }
@@ -295,8 +314,18 @@ impl Leadership<'_> {
         self.retry_blocked_groups();
     }
 
-    pub(crate) fn send_drop_to(&mut self, to: PeerId, hashes: Vec<Hash>) {
+    /// Has the peer supervisor at a position drop blobs.
+    pub(crate) fn drop_replicas(&mut self, at: usize, hashes: Vec<Hash>) {
         let epoch = self.state.epoch();
+        let leader = &mut *self.leader;
+        let member = &leader.group.members[at];
+        let to = member.addr.peer;
+        // Any other reports what it holds once it is connected.
+        if member.link == MemberLink::Listed {
+            hashes
+                .iter()
+                .for_each(|hash| leader.blobs.begin_drop(*hash, at));
+        }
         for part in hashes.chunks(HASHES_MAX) {
             let what = LeaderSays::Drop(part.to_vec());
             self.out.push(Action::ToSupervisor {

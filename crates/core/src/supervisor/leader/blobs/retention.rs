@@ -88,7 +88,7 @@ impl Leadership<'_> {
     pub(crate) fn drop_unused(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         let mut own = Vec::new();
         let mut theirs = BTreeMap::<WorkerIx, Vec<Hash>>::new();
-        let mut elsewhere = BTreeMap::<PeerId, Vec<Hash>>::new();
+        let mut elsewhere = BTreeMap::<usize, Vec<Hash>>::new();
         let leader = &mut *self.leader;
         for hash in hashes {
             let Some(dropped) = leader.blobs.drop_unused(hash) else {
@@ -100,17 +100,17 @@ impl Leadership<'_> {
             if dropped.own {
                 own.push(hash);
             }
-            for (at, member) in leader.group.iter().enumerate() {
+            for at in 0..leader.group.iter().len() {
                 if matches!(dropped.replicas.at(at), Replica::Held | Replica::Offered) {
-                    elsewhere.entry(member.peer()).or_default().push(hash);
+                    elsewhere.entry(at).or_default().push(hash);
                 }
             }
         }
         for (ix, hashes) in theirs {
             send_drop(leader.pool[ix].peer(), &hashes, self.out);
         }
-        for (peer, hashes) in elsewhere {
-            self.send_drop_to(peer, hashes);
+        for (at, hashes) in elsewhere {
+            self.drop_replicas(at, hashes);
         }
         if !own.is_empty() {
             self.out.push(Action::Drop(own));

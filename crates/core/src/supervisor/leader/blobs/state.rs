@@ -140,14 +140,18 @@ pub(crate) enum Replica {
     Held,
     /// It could not store it.
     Refused,
+    /// It was told to drop it and has not confirmed that. It is not asked to hold it meanwhile, because an earlier
+    /// answer could be taken for one to the new request.
+    Dropping,
 }
 
-/// The replicas of a blob: one bit for each position, set in at most one of the three fields.
+/// The replicas of a blob: one bit for each position, set in at most one of the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replicas {
     offered: u8,
     held: u8,
     refused: u8,
+    dropping: u8,
 }
 
 impl Replicas {
@@ -161,6 +165,11 @@ impl Replicas {
         (self.held | self.offered).count_ones()
     }
 
+    /// Whether a supervisor holds it, or may.
+    fn anywhere(self) -> bool {
+        self.held | self.offered | self.dropping != 0
+    }
+
     /// The replica of the supervisor at a position.
     pub fn at(self, position: usize) -> Replica {
         let bit = 1 << position;
@@ -168,6 +177,7 @@ impl Replicas {
             () if self.held & bit != 0 => Replica::Held,
             () if self.offered & bit != 0 => Replica::Offered,
             () if self.refused & bit != 0 => Replica::Refused,
+            () if self.dropping & bit != 0 => Replica::Dropping,
             () => Replica::None,
         }
     }
@@ -177,11 +187,13 @@ impl Replicas {
         self.offered &= !bit;
         self.held &= !bit;
         self.refused &= !bit;
+        self.dropping &= !bit;
         match replica {
             Replica::None => {}
             Replica::Offered => self.offered |= bit,
             Replica::Held => self.held |= bit,
             Replica::Refused => self.refused |= bit,
+            Replica::Dropping => self.dropping |= bit,
         }
     }
 }
@@ -263,7 +275,18 @@ impl Blob {
     /// Returns whether it is needed by nothing and, as far as is known, held nowhere.
     pub(super) fn is_unused(&self) -> bool {
         let nowhere = self.own == OwnCopy::Absent && self.workers.is_empty();
-        nowhere && self.replicas.expected_count() == 0 && !self.needs_replicas()
+        nowhere && !self.replicas.anywhere() && !self.needs_replicas()
+    }
+
+    /// What is left of it once nothing needs it: a transfer that has not ended, and orders to drop it that were not
+    /// confirmed.
+    pub(super) fn without_use(&self) -> Option<Self> {
+        let mut left = Self::default();
+        if self.is_fetching() {
+            left.transition(BlobEvent::Own(CopyEvent::Wanted));
+        }
+        left.replicas.dropping = self.replicas.dropping;
+        (!left.is_unused()).then_some(left)
     }
 
     /// Checks the invariants of a blob.
@@ -272,9 +295,12 @@ impl Blob {
             offered,
             held,
             refused,
+            dropping,
         } = self.replicas;
-        if offered & held != 0 || (offered | held) & refused != 0 {
-            return Err("is held, offered or refused twice by one supervisor");
+        let all = [offered, held, refused, dropping];
+        let either = all.iter().fold(0, |either, of| either | of);
+        if all.iter().map(|of| of.count_ones()).sum::<u32>() != either.count_ones() {
+            return Err("has two replicas at one supervisor");
         }
         if self.is_unused() {
             return Err("is nowhere and needed by nobody");
@@ -429,7 +455,12 @@ mod tests {
     #[test]
     fn a_supervisor_stands_in_one_way_to_a_blob() {
         let mut blob = Blob::default();
-        for replica in [Replica::Offered, Replica::Refused, Replica::Held] {
+        for replica in [
+            Replica::Offered,
+            Replica::Refused,
+            Replica::Dropping,
+            Replica::Held,
+        ] {
             assert!(blob.transition(BlobEvent::Replica(3, replica)));
             assert_eq!(blob.replicas().at(3), replica);
             assert_eq!(blob.replicas().at(2), Replica::None);

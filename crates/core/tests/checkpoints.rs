@@ -275,9 +275,9 @@ fn what_its_owner_stops_is_copied_and_what_it_gives_up_goes_on_from_its_last_che
     rig.skip("the drain");
 }
 
-#[test]
-fn of_two_attempts_the_one_that_is_further_supplies_the_checkpoint() {
-    let mut rig = running(2);
+/// Worker 1 and worker 2 run the only task of job 1.
+fn running_twice(retries: u32) -> Rig {
+    let mut rig = running(retries);
     let state = OwnerState {
         change: 1,
         response: OwnerResponse::Pause,
@@ -287,13 +287,66 @@ fn of_two_attempts_the_one_that_is_further_supplies_the_checkpoint() {
     rig.from(1, FromWorker::Owner(state));
     rig.from(2, FromWorker::Started(attempt(0, 2)));
     rig.skip("a copy");
+    rig
+}
+
+/// A worker saved this blob when so much of its task was done.
+fn saves_at(rig: &mut Rig, (worker, attempt_number, of, permille): (u8, u32, u8, u16), nth: u32) {
+    let mut report = saved(attempt(0, attempt_number), nth, content(of));
+    if let Ok(saved) = &mut report.saved {
+        Arc::make_mut(saved).permille = Some(permille);
+    }
+    rig.from(worker, FromWorker::Checkpoint(Box::new(report)));
+}
+
+#[test]
+fn the_ends_of_two_attempts_wait_for_the_last_checkpoint_of_each() {
+    let mut rig = running_twice(5);
+    let crash = || {
+        Outcome::Ended(Ending::Exited {
+            status: 1,
+            said: "".into(),
+        })
+    };
+    saves_at(&mut rig, (1, 1, 50, 250), 1);
+    rig.reports(1, attempt(0, 1), crash());
+    saves_at(&mut rig, (2, 2, 51, 500), 1);
+    rig.reports(2, attempt(0, 2), crash());
+    // A worker repeats what is not settled.
+    rig.reports(1, attempt(0, 1), crash());
+    rig.expect(&["pull 50 from worker 1"]);
+    arrives(&mut rig, 50);
+    let records = |rig: &mut Rig| -> Vec<String> {
+        for _ in 0..2 {
+            let proposed = rig.proposed();
+            proposed.into_iter().for_each(|one| rig.committed(one));
+        }
+        let said = rig.said().into_iter();
+        said.filter(|line| line.starts_with("append")).collect()
+    };
+    assert_eq!(
+        records(&mut rig),
+        [
+            "append checkpoint 1 of 1.0/0.1.1",
+            "append failed 1.0/0.1.1: it ended with exit code 1"
+        ]
+    );
+    arrives(&mut rig, 51);
+    assert_eq!(
+        records(&mut rig),
+        [
+            "append checkpoint 1 of 1.0/0.1.2",
+            "append failed 1.0/0.1.2: it ended with exit code 1"
+        ]
+    );
+}
+
+#[test]
+fn of_two_attempts_the_one_that_is_further_supplies_the_checkpoint() {
+    let mut rig = running_twice(2);
     let both = [(1, 1, 50, 250), (2, 2, 51, 500), (1, 1, 52, 300)];
     for (nth, (worker, attempt_number, of, permille)) in (1..).zip(both) {
-        let mut report = saved(attempt(0, attempt_number), nth, content(of));
-        if let Ok(saved) = &mut report.saved {
-            Arc::make_mut(saved).permille = Some(permille);
-        }
-        rig.from(worker, FromWorker::Checkpoint(Box::new(report)));
+        saves_at(&mut rig, (worker, attempt_number, of, permille), nth);
         rig.commit();
         arrives(&mut rig, of);
         rig.commit();

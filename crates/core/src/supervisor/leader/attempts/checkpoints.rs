@@ -46,8 +46,9 @@ struct PendingCheckpoint {
     missing: BTreeSet<Hash>,
     /// A newer checkpoint, which is handled after this one.
     next: Option<ReportedCheckpoint>,
-    /// The end of the attempt, as this worker reported it. It is recorded after the checkpoints.
-    report: Option<(WorkerIx, Report)>,
+    /// How attempts ended whose checkpoints these are, as their workers reported it. Each is recorded after the
+    /// checkpoint of the attempt.
+    reports: Vec<(WorkerIx, Report)>,
 }
 
 impl Checkpoints {
@@ -100,7 +101,7 @@ impl Leadership<'_> {
             return;
         }
         match self.leader.checkpoints.pending.get_mut(&task) {
-            None => self.take_checkpoint(reported, None),
+            None => self.take_checkpoint(reported, Vec::new()),
             Some(pending) => {
                 if let Some(before) = pending.next.replace(reported) {
                     self.refuse(&before);
@@ -136,12 +137,8 @@ impl Leadership<'_> {
         same
     }
 
-    /// Fetches and replicates a checkpoint. `report` is recorded after it.
-    fn take_checkpoint(
-        &mut self,
-        reported: ReportedCheckpoint,
-        report: Option<(WorkerIx, Report)>,
-    ) {
+    /// Fetches and replicates a checkpoint. `reports` are recorded after it.
+    fn take_checkpoint(&mut self, reported: ReportedCheckpoint, reports: Vec<(WorkerIx, Report)>) {
         let task = reported.checkpoint.id.attempt.task;
         let blobs: Vec<(Hash, u64)> = reported.checkpoint.blobs().collect();
         self.note_outputs(task, &blobs, Some(reported.worker));
@@ -153,7 +150,7 @@ impl Leadership<'_> {
             reported,
             missing: missing.clone(),
             next: None,
-            report,
+            reports,
         };
         self.leader.checkpoints.pending.insert(task, pending);
         if missing.is_empty() {
@@ -224,7 +221,7 @@ impl Leadership<'_> {
         if let Some(pending) = self.leader.checkpoints.pending.remove(&task) {
             let blobs = pending.reported.checkpoint.blobs().map(|(hash, _)| hash);
             self.release_checkpoint(task, blobs.collect());
-            self.advance_checkpoints(task, pending.next, pending.report);
+            self.advance_checkpoints(task, pending.next, pending.reports);
         }
     }
 
@@ -238,32 +235,43 @@ impl Leadership<'_> {
         let pending = this.then(|| self.leader.checkpoints.pending.remove(&task));
         self.release_checkpoint(task, dropped);
         if let Some(pending) = pending.flatten() {
-            self.advance_checkpoints(task, pending.next, pending.report);
+            self.advance_checkpoints(task, pending.next, pending.reports);
         }
         self.notify_watchers_soon(task.job);
     }
 
-    /// Takes a task's next checkpoint, or records the end of the attempt that waited, after its pending checkpoint
-    /// was recorded or given up.
+    /// Takes a task's next checkpoint after the pending one was recorded or given up, and records the ends of attempts
+    /// that do not wait for that.
     fn advance_checkpoints(
         &mut self,
         task: TaskId,
         next: Option<ReportedCheckpoint>,
-        report: Option<(WorkerIx, Report)>,
+        reports: Vec<(WorkerIx, Report)>,
     ) {
         let wanted = |next: &ReportedCheckpoint| {
             let (id, permille) = (next.checkpoint.id, next.checkpoint.permille);
             self.view().wants_checkpoint(next.worker, id, permille)
         };
-        match (next, report) {
-            (Some(next), report) if wanted(&next) => self.take_checkpoint(next, report),
-            (next, report) => {
+        match next {
+            Some(next) if wanted(&next) => {
+                let attempt = next.checkpoint.id.attempt;
+                let (waiting, ready) = reports
+                    .into_iter()
+                    .partition(|(_, report)| report.attempt == attempt);
+                self.record_reports(ready);
+                self.take_checkpoint(next, waiting);
+            }
+            next => {
                 next.into_iter().for_each(|next| self.refuse(&next));
                 self.leader.timers.clear(Timer::Checkpoint(task));
-                if let Some((ix, report)) = report {
-                    self.record_report(ix, report);
-                }
+                self.record_reports(reports);
             }
+        }
+    }
+
+    fn record_reports(&mut self, reports: Vec<(WorkerIx, Report)>) {
+        for (ix, report) in reports {
+            self.record_report(ix, report);
         }
     }
 
@@ -279,9 +287,7 @@ impl Leadership<'_> {
         let blobs = pending.reported.checkpoint.blobs().map(|(hash, _)| hash);
         self.release_checkpoint(task, blobs.collect());
         pending.next.iter().for_each(|next| self.refuse(next));
-        if let Some((ix, report)) = pending.report {
-            self.record_report(ix, report);
-        }
+        self.record_reports(pending.reports);
     }
 
     /// Calls [`Self::end_checkpoints`] for all tasks of a job.
@@ -308,7 +314,8 @@ impl Leadership<'_> {
         let at = self.now + REPORT_WAITS;
         let leader = &mut *self.leader;
         if let Some(pending) = leader.checkpoints.pending.get_mut(&id.task) {
-            pending.report = Some((ix, report.clone()));
+            pending.reports.retain(|(_, known)| known.attempt != id);
+            pending.reports.push((ix, report.clone()));
             leader.timers.set_once(at, Timer::Checkpoint(id.task));
         }
         self.transition(id, AttemptEvent::Reported);
@@ -319,9 +326,8 @@ impl Leadership<'_> {
     /// arrive.
     pub(crate) fn report_overdue(&mut self, task: TaskId) {
         let pending = self.leader.checkpoints.pending.get_mut(&task);
-        if let Some((ix, report)) = pending.and_then(|pending| pending.report.take()) {
-            self.record_report(ix, report);
-        }
+        let reports = pending.map(|pending| std::mem::take(&mut pending.reports));
+        self.record_reports(reports.unwrap_or_default());
     }
 
     /// Records that a worker fetched a checkpoint for an attempt. The worker drops the blobs that nothing needs any
@@ -465,7 +471,7 @@ impl<'a> LeaderView<'a> {
                 return Err(format!("a checkpoint of {task} is on its way in vain"));
             }
             let timed = self.leader.timers.at(Timer::Checkpoint(*task)).is_some();
-            if pending.report.is_some() && !timed {
+            if !pending.reports.is_empty() && !timed {
                 return Err(format!("an end of {task} waits without a limit"));
             }
         }

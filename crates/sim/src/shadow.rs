@@ -261,6 +261,9 @@ impl Shadow {
     }
 
     fn done(&mut self, attempt: AttemptId, worker: PeerId, outputs: &[FileEntry]) -> Change {
+        if self.revoked.contains(&worker) {
+            return Change::None;
+        }
         let Some((done, task)) = self.open_task(attempt.task) else {
             return Change::None;
         };

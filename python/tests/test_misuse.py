@@ -205,6 +205,24 @@ def test_a_killed_process_leaves_nothing_of_its_grid() -> None:
     until("the folder to go", lambda: not list(folder.parent.glob(f"{folder.name}*")))
 
 
+def test_closing_a_grid_ends_its_processes_though_another_keeps_their_pipes_open() -> None:
+    grid = LocalGrid(cpus=1)
+    pipes = [process.stdin.fileno() for process in grid._processes if process.stdin is not None]
+    with subprocess.Popen(["sleep", "1000"], pass_fds=pipes) as other:
+        grid.close()
+        command_lines = (path for path in Path("/proc").glob("[0-9]*/cmdline"))
+        left = [path for path in command_lines if grid._folder.name.encode() in read(path) and b"gateway" not in read(path)]
+        other.kill()
+    assert left == [] and not grid._folder.exists()
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def test_a_call_may_change_its_folder(executor: Executor) -> None:
     def leaves() -> str:
         os.chdir("/")

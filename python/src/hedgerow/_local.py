@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -99,10 +100,9 @@ class LocalGrid:
             if process.stdin is not None:
                 process.stdin.close()
         for process in reversed(self._processes):
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            # A process that was forked from this one may keep their standard input open.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if hasattr(self, "grid"):
             self.grid.close()

@@ -105,6 +105,15 @@ def test_a_crash_fails_its_call_alone(executor: Executor, how: str, kind: str, w
     assert (futures[0].result(), futures[2].result()) == (2, 4)
 
 
+def test_a_job_whose_failures_were_told_is_done(grid: LocalGrid) -> None:
+    with Executor(grid=grid) as executor:
+        crashed, job = executor.submit(crash, "kill"), executor.job
+        with pytest.raises(CallFailed):
+            crashed.result()
+    state = grid.connect().job(job)
+    assert (state["state"], state["failed"]) == ("done", 1)
+
+
 def test_a_crash_beside_short_calls_costs_none_of_them(executor: Executor) -> None:
     def odd(number: int) -> int:
         if number == 77:

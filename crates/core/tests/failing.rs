@@ -113,6 +113,50 @@ fn a_job_that_reaches_its_need_is_done_in_spite_of_failures() {
 }
 
 #[test]
+fn a_job_that_tolerates_failures_is_done_once_all_tasks_are_that_can_be() {
+    let tolerates = Qos {
+        tolerate_failures: true,
+        ..Qos::default()
+    };
+    let mut rig = Rig::new();
+    rig.attach(1, 3);
+    let groups = vec![
+        group("good", &[]),
+        once(group("bad", &[])),
+        group("after", &["bad"]),
+        group("last", &["after", "good"]),
+    ];
+    rig.submit(1, 1, &with(tolerates.clone(), groups));
+    rig.commit();
+    rig.skip("both of those that can start are assigned");
+    rig.fails(1, attempt(1, 1));
+    rig.commit();
+    rig.skip("the failure of a task is recorded");
+    assert_eq!(counted(&rig), (JobState::Running, 0, 1, 2));
+    assert_eq!(view(&rig).needed, 1);
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+    ]);
+    assert_eq!(counted(&rig), (JobState::Done, 1, 1, 2));
+    // None can be done.
+    let mut rig = Rig::new();
+    rig.attach(1, 3);
+    rig.submit(1, 1, &with(tolerates, vec![once(group("bad", &[]))]));
+    rig.commit();
+    rig.skip("it is assigned");
+    rig.fails(1, attempt(0, 1));
+    rig.commit();
+    rig.skip("its failure is recorded, and the end");
+    assert_eq!(counted(&rig), (JobState::Done, 0, 1, 0));
+}
+
+#[test]
 fn more_failures_than_the_job_allows_stop_it() {
     let mut rig = Rig::new();
     rig.attach(1, 4);

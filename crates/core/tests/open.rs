@@ -244,6 +244,26 @@ fn outputs_are_kept_until_they_are_released_and_read() {
 }
 
 #[test]
+fn an_open_job_that_tolerates_failures_is_done_once_it_is_closed() {
+    let mut rig = Rig::new();
+    rig.attach(1, 3);
+    let tolerates = Qos {
+        tolerate_failures: true,
+        ..Qos::default()
+    };
+    rig.submit(1, 1, &open_with(tolerates, vec![once(group("a", &[]))]));
+    rig.commit();
+    rig.fails(1, attempt(0, 1));
+    rig.commit();
+    rig.skip("a has failed");
+    assert_eq!(view(&rig).state, JobState::Waiting);
+    rig.ask(1, Request::Close(JobId(1)));
+    rig.commit();
+    rig.skip("it is closed, and ends");
+    assert_eq!((view(&rig).state, view(&rig).failed), (JobState::Done, 1));
+}
+
+#[test]
 fn a_task_that_is_released_before_it_is_done_leaves_nothing() {
     let mut rig = Rig::new();
     rig.attach(1, 3);

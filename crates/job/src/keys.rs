@@ -176,6 +176,14 @@ pub static QOS: Table = Table {
                    stops. `0` stops it at the first.",
         },
         Key {
+            name: "tolerate_failures",
+            kind: Kind::Flag,
+            default: Default::Value("false"),
+            example: "true",
+            what: "The job is done once all tasks are that can be: those that failed, and what waits for them, do not \
+                   count. `need` has no effect then.",
+        },
+        Key {
             name: "unplaceable",
             kind: Kind::Word(|| meanings(&UNPLACEABLE)),
             default: Default::Value("\"wait\""),

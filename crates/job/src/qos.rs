@@ -26,6 +26,9 @@ pub fn read_qos(reader: &mut Reader, field: &Field<'_>, places: &mut Places) -> 
     if let Some(field) = fields.get("max_failures") {
         qos.max_failures = read_max_failures(reader, &field);
     }
+    if let Some(field) = fields.get("tolerate_failures") {
+        qos.tolerate_failures = reader.flag(&field).unwrap_or_default();
+    }
     if let Some(field) = fields.get("unplaceable") {
         let wrong = "does not say what becomes of a task that no worker can take";
         let word = reader.word(&field, wrong, &UNPLACEABLE);

@@ -42,7 +42,9 @@ class Engine:
         """Opens the job and starts the threads where that has not happened. Raises GridError."""
         with self._opening:
             if self.job is None:
-                job = {"name": self.settings.name, "qos": {"open_timeout": self.settings.open_timeout}}
+                # Each failure is told by the future of a call.
+                qos = {"open_timeout": self.settings.open_timeout, "tolerate_failures": True}
+                job = {"name": self.settings.name, "qos": qos}
                 self._start(self.grid.open_job(job, secrets.token_hex(16)))
             assert self.job is not None
             return self.job

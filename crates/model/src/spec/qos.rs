@@ -28,6 +28,9 @@ pub struct Qos {
     /// How many tasks may fail before the whole job is stopped; none means any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<MaxFailures>,
+    /// Whether the job is done once all tasks are that can be, even if others failed. `need` then has no effect.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tolerate_failures: bool,
     /// If set, the job is open: groups can be added until it is closed, and it closes itself once its client has been
     /// gone for this long. Groups cannot be added to any other job.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +56,7 @@ impl Default for Qos {
             confidence: 0.95,
             budget: None,
             max_failures: None,
+            tolerate_failures: false,
             open_timeout: None,
         }
     }

@@ -79,6 +79,21 @@ impl Job {
         Some(max.of(self.spec.task_count()))
     }
 
+    /// Returns how many tasks of the job are done or still may be.
+    pub(crate) fn possible(&self) -> u32 {
+        let groups = 0..self.spec.groups().len();
+        if self.spec.is_relaxed() {
+            return self.done + groups.map(|group| self.remaining_of(group)).sum::<u32>();
+        }
+        // A job may have very many groups, of which few are cut off.
+        let cut_off = self.failures.cut_off.iter().map(|group| {
+            let group = *group as usize;
+            self.open[group] - self.failed_of(group) - self.blocked_of(group)
+        });
+        let lost = self.failures.total + self.failures.blocked.len() as u32 + cut_off.sum::<u32>();
+        self.spec.task_count() - lost
+    }
+
     /// Returns whether nothing that is not done can still be done.
     pub(crate) fn exhausted(&self) -> bool {
         (0..self.spec.groups().len()).all(|group| self.remaining_of(group) == 0)

@@ -98,7 +98,7 @@ impl LeaderView<'_> {
         expect(readings.check() && readings.next() == timer, || {
             "the readings of output are too many, out of order or not timed".to_owned()
         })?;
-        self.check_quotas()?;
+        self.check_active_jobs()?;
         self.check_shares()
     }
 
@@ -291,13 +291,18 @@ impl LeaderView<'_> {
         Ok(())
     }
 
-    fn check_quotas(&self) -> Result<(), String> {
+    /// Checks what is kept of all active jobs together.
+    fn check_active_jobs(&self) -> Result<(), String> {
         let leader = self.leader;
         let mut expected = BTreeMap::<PeerId, QuotaUse>::new();
         for (id, active_job) in leader.jobs.iter() {
             let (job, used) = (&self.state.jobs[&id], active_job.quota_use());
             expect(used.tasks == u64::from(job.spec.task_count()), || {
                 format!("job {id} miscounts its tasks for the quota")
+            })?;
+            let awaits = !active_job.awaited_results().is_empty();
+            expect(!awaits || leader.jobs.may_await(id), || {
+                format!("job {id} awaits results and would not learn of them")
             })?;
             let total = expected.entry(job.client).or_default();
             *total = total.plus(used);

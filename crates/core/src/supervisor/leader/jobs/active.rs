@@ -21,6 +21,8 @@ pub(crate) struct ActiveJobs {
     jobs: BTreeMap<JobId, ActiveJob>,
     /// What the jobs of each client count towards its quotas.
     quota_use: BTreeMap<PeerId, QuotaUse>,
+    /// Jobs that may await results: every job that does, and some that no longer do.
+    awaiting: BTreeSet<JobId>,
 }
 
 /// The leader's state of one job that has not ended.
@@ -137,6 +139,7 @@ impl ActiveJobs {
     /// Removes a job that has ended.
     pub fn end(&mut self, id: JobId) -> Option<EndedJob> {
         let job = self.jobs.remove(&id)?;
+        self.awaiting.remove(&id);
         if let Some(total) = self.quota_use.get_mut(&job.client) {
             *total = total.minus(job.quota_use);
             if total.jobs == 0 {
@@ -155,11 +158,34 @@ impl ActiveJobs {
         &self.quota_use
     }
 
+    /// Records that too few supervisors hold a result of a job. Returns false if the job has ended.
+    pub fn await_result(&mut self, id: JobId, hash: Hash) -> bool {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return false;
+        };
+        job.awaited_results.insert(hash);
+        self.awaiting.insert(id);
+        true
+    }
+
     /// Records that enough supervisors hold a result. Returns the jobs that awaited it.
     pub fn note_replicated(&mut self, hash: Hash) -> Vec<JobId> {
-        let missed =
-            |(id, job): (&JobId, &mut ActiveJob)| job.awaited_results.remove(&hash).then_some(*id);
-        self.jobs.iter_mut().filter_map(missed).collect()
+        let (jobs, mut found) = (&mut self.jobs, Vec::new());
+        self.awaiting.retain(|id| {
+            let Some(job) = jobs.get_mut(id) else {
+                return false;
+            };
+            if job.awaited_results.remove(&hash) {
+                found.push(*id);
+            }
+            !job.awaited_results.is_empty()
+        });
+        found
+    }
+
+    /// Returns whether a job may await results by the index of those that do.
+    pub fn may_await(&self, id: JobId) -> bool {
+        self.awaiting.contains(&id)
     }
 
     /// Removes the watchers that `gone` selects by peer and request number.
@@ -339,11 +365,6 @@ impl ActiveJob {
     /// Results that too few supervisors hold.
     pub fn awaited_results(&self) -> &BTreeSet<Hash> {
         &self.awaited_results
-    }
-
-    /// Records that too few supervisors hold a result.
-    pub fn await_result(&mut self, hash: Hash) {
-        self.awaited_results.insert(hash);
     }
 
     /// Records an output of a lost generation: running attempts may still read the copies that remain. `wanted` says

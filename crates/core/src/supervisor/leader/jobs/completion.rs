@@ -33,8 +33,7 @@ impl Leadership<'_> {
         if self.view().is_replicated(hash) {
             return;
         }
-        if let Some(job) = self.leader.jobs.get_mut(id) {
-            job.await_result(hash);
+        if self.leader.jobs.await_result(id, hash) {
             self.fetch(hash);
             self.replicate(hash);
         }

@@ -321,3 +321,25 @@ def start() -> None:
     """Runs what the command line names, and ends the process."""
     main(*sys.argv[1:])
     leave()
+
+
+def __hedge_rehearse__() -> None:
+    """Runs a call that does nothing, in a process that was forked for calls that are still to come.
+
+    The kernel copies each page of the interpreter's memory when it is first written to, and counting references writes to
+    most. Here no call waits for that.
+    """
+    header = {"calls": [[0, [], []]], "deadline": None, "format": "pickle", "functions": "", "values": None}
+    packed = base64.b64encode(b"".join(pack(header, [_REHEARSED_CALL])))
+    runner = Runner(*unpack(base64.b64decode(packed)))
+    runner._function, _, _ = _Arguments(io.BytesIO(_REHEARSED_FUNCTION)).load()
+    runner._ready = True
+    with open(os.devnull, "wb") as out:
+        out.writelines(pack_outcomes([runner.run(0)], None))
+
+
+_REHEARSED_CALL = pickle.dumps((None, (0,), {}), 5)
+#: Written where cloudpickle is imported already, as in an interpreter that processes are forked from.
+_REHEARSED_FUNCTION = b""
+if "cloudpickle" in sys.modules:
+    _REHEARSED_FUNCTION = sys.modules["cloudpickle"].dumps((lambda value: value, None, ()), 5)

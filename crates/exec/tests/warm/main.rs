@@ -60,7 +60,7 @@ async fn no_interpreter_of_a_job_lives_while_another_job_runs() {
     for kind in KINDS {
         let modules = Modules::new(kind).await;
         let first = modules.stamp().await;
-        assert_eq!(common::able_with(&modules.word).len(), 1);
+        assert_ne!(modules.template(), 0);
         assert_eq!(first, modules.stamp().await, "{kind:?}");
         let mut other =
             modules.warm(&["-c", &format!("import {0}; print({0}.value)", modules.word)]);
@@ -220,16 +220,12 @@ async fn an_interpreter_that_dies_or_hangs_is_replaced() {
     for kind in KINDS {
         let modules = Modules::new(kind).await;
         let first = modules.stamp().await;
-        let process = || {
-            let all = common::able_with(&modules.word);
-            assert_eq!(all.len(), 1, "{kind:?}");
-            all[0]
-        };
         let kill = |signal| {
             // SAFETY: a process of this test, which its spawner has not reaped.
-            assert_eq!(unsafe { libc::kill(process(), signal) }, 0);
+            assert_eq!(unsafe { libc::kill(modules.template(), signal) }, 0);
         };
         kill(libc::SIGKILL);
+        modules.none_is_left();
         let second = modules.stamp().await;
         assert_ne!(first, second);
         // While an attempt runs, that goes on.
@@ -241,10 +237,7 @@ async fn an_interpreter_that_dies_or_hangs_is_replaced() {
             .launch(&scratch, modules.warm(&["-c", code]))
             .await;
         common::until("it runs", || scratch.folder().join("on").exists());
-        let all = common::able_with(&modules.word);
-        let template = *all.iter().min().unwrap();
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::kill(template, libc::SIGKILL) }, 0);
+        kill(libc::SIGKILL);
         std::fs::write(scratch.folder().join("go"), "").unwrap();
         let exit = running.wait().await;
         assert_eq!(
@@ -255,9 +248,40 @@ async fn an_interpreter_that_dies_or_hangs_is_replaced() {
         drop(scratch);
         assert_ne!(modules.stamp().await, second);
         if kind == Kind::View {
+            let third = modules.stamp().await;
             kill(libc::SIGSTOP);
-            assert_ne!(modules.stamp().await, second);
+            // The process of the next attempt was forked before.
+            modules.stamp().await;
+            assert_ne!(modules.stamp().await, third);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_of_an_attempt_is_forked_before_that_comes() {
+    for kind in [Kind::Landlock, Kind::None] {
+        let modules = Modules::new(kind).await;
+        let stamp = modules.stamp().await;
+        let spare = modules.spare();
+        let pid = "import os; print(os.getpid())";
+        assert_eq!(modules.code(pid).await, format!("{spare}\n"), "{kind:?}");
+        // One that is lost is replaced, whether the spawner knows that it is lost or not.
+        let spare = modules.spare();
+        // SAFETY: a process of this test, which its spawner has not reaped.
+        assert_eq!(unsafe { libc::kill(spare, libc::SIGKILL) }, 0);
+        assert_eq!(modules.stamp().await, stamp, "{kind:?}");
+        // Nothing of a job works while none of its attempts runs.
+        let flag = modules.folder.path().join("flag");
+        let code = format!(
+            "import os\ndef work():\n    while os.path.exists({flag:?}): pass\nos.register_at_fork(after_in_child=work)"
+        );
+        modules.put("works", &code);
+        let run = || modules.run(modules.preloading(&["works", &modules.word], &["-c", "pass"]));
+        assert_eq!(run().await.outcome, Ok(()));
+        modules.spare();
+        std::fs::write(&flag, "").unwrap();
+        assert_eq!(run().await.outcome, Ok(()), "{kind:?}");
+        modules.none_is_left();
     }
 }
 

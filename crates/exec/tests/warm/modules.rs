@@ -109,6 +109,30 @@ impl Modules {
         out(&exit)
     }
 
+    /// The interpreter that attempts are forked from. It is older than what is forked from it.
+    pub fn template(&self) -> i32 {
+        let all = common::able_with(&self.word);
+        *all.iter().min().expect("no interpreter is left")
+    }
+
+    /// The process that was forked for the next attempt, once it waits for it.
+    pub fn spare(&self) -> i32 {
+        let waits = |pid: i32| {
+            let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+            call.is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_recvmsg)))
+        };
+        let youngest = || common::able_with(&self.word).into_iter().max().unwrap_or(0);
+        common::until("a process waits for the next attempt", || {
+            common::able_with(&self.word).len() == 2 && waits(youngest())
+        });
+        youngest()
+    }
+
+    /// Waits until no interpreter and nothing that was forked from it is left.
+    pub fn none_is_left(&self) {
+        common::until("all end", || common::able_with(&self.word).is_empty());
+    }
+
     /// What is the same for all attempts that are forked from one interpreter.
     pub async fn stamp(&self) -> String {
         self.code("import stamp; print(stamp.value)").await

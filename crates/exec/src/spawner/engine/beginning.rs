@@ -4,7 +4,7 @@ use crate::Launch;
 use crate::reserve;
 use crate::spawner::child::{Failure, PAGE, Starting};
 use crate::spawner::environment::Slot;
-use crate::spawner::template;
+use crate::spawner::template::{self, Began};
 use hedge_model::Ending;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ pub(super) enum Beginning {
 /// Why a process did not begin.
 pub(super) enum NotBegun {
     Failed(Failure),
-    /// Its template ended before it had forked the process.
+    /// Its template ended before it had forked the process, or that process ended before it knew what to run.
     Lost,
 }
 
@@ -31,7 +31,11 @@ impl Beginning {
         match self {
             Beginning::Executed(starting) => starting.failure().map(NotBegun::Failed),
             Beginning::Forked(channel) if channel.lost => Some(NotBegun::Lost),
-            Beginning::Forked(channel) => channel.failure().map(NotBegun::Failed),
+            Beginning::Forked(channel) => match template::beginning(&channel.socket) {
+                Began::Yes => None,
+                Began::No(failure) => Some(NotBegun::Failed(failure)),
+                Began::Silent => Some(NotBegun::Lost),
+            },
         }
     }
 
@@ -73,11 +77,6 @@ impl Channel {
             unsent: Vec::new(),
             lost: false,
         }
-    }
-
-    /// Returns why the process did not begin, if it reported that.
-    fn failure(&self) -> Option<Failure> {
-        template::failure(&self.socket)
     }
 }
 

@@ -226,6 +226,9 @@ impl Engine {
         if self.asked_until().is_some_and(|at| now >= at) {
             self.give_up_template();
         }
+        if self.warm.spare_at().is_some_and(|at| now >= at) {
+            self.make_spare();
+        }
         if self.warm.check_at().is_some_and(|at| now >= at) {
             self.check_template();
         }
@@ -271,6 +274,7 @@ impl Engine {
             self.press_at,
             self.stop_at(),
             self.asked_until(),
+            self.warm.spare_at(),
             self.warm.check_at(),
             check,
             self.idle_check.as_ref().map(|check| check.at),

@@ -135,8 +135,12 @@ impl Engine {
         {
             match self.try_start(&next) {
                 Ok((attempt, beginning)) => {
+                    let (pid, phase) = (attempt.pid, attempt.phase);
                     self.attempt = Some(attempt);
                     self.starts.current = Some((next, beginning));
+                    if pid != 0 && matches!(phase, Phase::Asked(_)) {
+                        self.hand_over(pid);
+                    }
                     self.next_sample = Instant::now() + SAMPLE_EVERY;
                     self.look.start();
                 }

@@ -22,6 +22,13 @@ const UNUSED_MAX: Duration = Duration::from_secs(30);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The most CPU time that an idle template may use between two checks: it only waits.
 const USED_MAX: Duration = Duration::from_millis(20);
+/// Asks a template for the process of an attempt that waits for it.
+const FORK: &[u8] = b"fork";
+/// Asks a template for a process that is to wait for its attempt, and prepares for it meanwhile.
+const SPARE: &[u8] = b"spare";
+/// The delay after the end of an attempt before the process of the next one is forked. The report of the end comes first,
+/// and an attempt that comes sooner needs none.
+const SPARE_AFTER: Duration = Duration::from_millis(1);
 /// Thousandths of the machine's memory. If less is available, idle templates end.
 const MEMORY_MIN: u64 = 50;
 
@@ -33,7 +40,18 @@ pub(super) struct Warm {
     pub clearing: bool,
     /// What the process of the attempt is to run, until it is forked.
     pending: Option<(Plan, Prepared)>,
+    /// The process of the next attempt, forked before that comes. It exists only while no attempt runs.
+    spare: Option<Spare>,
+    /// When to have it forked.
+    spare_at: Option<Instant>,
     check_at: Option<Instant>,
+}
+
+/// A process that was forked from the template for the next attempt, and waits for what it is to run.
+struct Spare {
+    channel: Channel,
+    /// None until the template has forked it.
+    pid: Option<i32>,
 }
 
 impl Warm {
@@ -53,11 +71,17 @@ impl Warm {
         self.ready().and(self.check_at)
     }
 
+    /// Returns when to have the process of the next attempt forked.
+    pub fn spare_at(&self) -> Option<Instant> {
+        self.ready().and(self.spare_at)
+    }
+
     /// Handles the end of a process. Returns whether it was the template.
     pub fn reaped(&mut self, pid: i32) -> bool {
-        self.template
-            .take_if(|template| template.pid == pid)
-            .is_some()
+        let template = self.template.take_if(|template| template.pid == pid);
+        self.spare
+            .take_if(|spare| spare.pid == Some(pid) || template.is_some());
+        template.is_some()
     }
 
     /// Records that all processes have idle priority now, which none loses again.
@@ -75,6 +99,7 @@ impl Warm {
         {
             (*since, *cpu) = (Instant::now(), None);
             self.check_at = Some(Instant::now() + CHECK_EVERY);
+            self.spare_at = Some(Instant::now() + SPARE_AFTER);
         }
     }
 }
@@ -111,6 +136,7 @@ impl Engine {
             return;
         };
         template.state = State::Ends;
+        self.warm.spare = None;
         // SAFETY: a child that is not reaped yet keeps its number.
         unsafe { libc::kill(template.pid, libc::SIGKILL) };
         if self.attempt.is_none() {
@@ -128,12 +154,21 @@ impl Engine {
         pipes: &Pipes,
     ) -> Result<(i32, Beginning, Phase), NotNow> {
         let begun = if self.warm.ready().is_some() {
-            let Ok(channel) = self.ask() else {
+            self.warm.spare_at = None;
+            let spare = self.warm.spare.take();
+            let made = spare.as_ref().and_then(|spare| spare.pid);
+            let asked = spare.map_or_else(|| self.ask(FORK), |spare| Ok(spare.channel));
+            let Ok(channel) = asked else {
                 // It has just ended.
                 self.end_template();
                 return Err(NotNow::TemplateEnds);
             };
-            (0, Beginning::Forked(channel), Phase::Asked(Instant::now()))
+            let pid = made.unwrap_or(0);
+            (
+                pid,
+                Beginning::Forked(channel),
+                Phase::Asked(Instant::now()),
+            )
         } else {
             let (pid, starting) = self.start_template(plan.key.clone(), pipes)?;
             (pid, Beginning::Executed(starting), Phase::Preloads)
@@ -189,12 +224,25 @@ impl Engine {
         Ok((pid, starting))
     }
 
+    /// Has the process of the next attempt forked while none runs, so that the next one does not wait for that.
+    pub(super) fn make_spare(&mut self) {
+        self.warm.spare_at = None;
+        let comes = self.attempt.is_some() || self.starts.next().is_some();
+        let ready = self.warm.ready().is_some() && !self.warm.clearing && !self.pause.on();
+        if ready
+            && !comes
+            && let Ok(channel) = self.ask(SPARE)
+        {
+            self.warm.spare = Some(Spare { channel, pid: None });
+        }
+    }
+
     /// Asks the template to fork a process.
-    fn ask(&self) -> io::Result<Channel> {
+    fn ask(&self, request: &[u8]) -> io::Result<Channel> {
         let template = self.warm.template.as_ref();
         let template = template.ok_or(io::ErrorKind::NotFound)?;
         let (socket, theirs) = template::pair(SocketType::STREAM)?;
-        template::send(&template.control, b"fork", &[theirs.as_fd()])?;
+        template::send(&template.control, request, &[theirs.as_fd()])?;
         Ok(Channel::new(socket))
     }
 
@@ -208,6 +256,7 @@ impl Engine {
                 Said::Ready => self.preloaded(pid),
                 Said::Made(made) => self.forked(pid, made),
                 Said::NotMade(errno) => {
+                    self.warm.spare = None;
                     let error = io::Error::from_raw_os_error(errno);
                     self.end_warm(worker_ending("start a process", &error));
                 }
@@ -237,7 +286,7 @@ impl Engine {
             let (since, cpu) = (Instant::now(), None);
             template.state = State::Ready { since, cpu };
         }
-        match self.ask() {
+        match self.ask(FORK) {
             Ok(channel) => {
                 if let Some(attempt) = &mut self.attempt {
                     (attempt.phase, attempt.pid) = (Phase::Asked(Instant::now()), 0);
@@ -248,16 +297,23 @@ impl Engine {
         }
     }
 
-    /// Handles that the template has forked the attempt's process `made`: sends that process what it is to run.
+    /// Handles that the template has forked the process `made`, for the attempt or for the next one.
     fn forked(&mut self, template: i32, made: i32) {
-        let asked = |one: &Attempt| matches!(one.phase, Phase::Asked(_));
-        if !self.attempt.as_ref().is_some_and(asked) {
-            return;
-        }
         // The template must not name itself or a process that is no child of the spawner.
         let known = made != template && self.children.list().contains(&made);
-        let Some((plan, prepared)) = self.warm.pending.take().filter(|_| known) else {
-            return kill(template);
+        let asked = |one: &Attempt| matches!(one.phase, Phase::Asked(_)) && one.pid == 0;
+        match (&self.attempt, &mut self.warm.spare) {
+            (Some(attempt), _) if asked(attempt) && known => self.hand_over(made),
+            (None, Some(spare)) if spare.pid.is_none() && known => spare.pid = Some(made),
+            (Some(attempt), _) if !asked(attempt) => {}
+            _ => kill(template),
+        }
+    }
+
+    /// Sends the process `made` of the attempt what it is to run.
+    pub(super) fn hand_over(&mut self, made: i32) {
+        let Some((plan, prepared)) = self.warm.pending.take() else {
+            return kill(made);
         };
         if let Some(attempt) = &mut self.attempt {
             (attempt.phase, attempt.pid) = (Phase::Runs, made);
@@ -389,7 +445,8 @@ impl Engine {
         if self.attempt.is_some() {
             return;
         }
-        let used = tree::cpu_of(template.pid);
+        let spare = self.warm.spare.as_ref().and_then(|spare| spare.pid);
+        let used = tree::cpu_of(template.pid) + spare.map(tree::cpu_of).unwrap_or_default();
         let works = cpu.is_some_and(|before| used.saturating_sub(before) > USED_MAX);
         *cpu = Some(used);
         let unused = since.elapsed() > UNUSED_MAX;

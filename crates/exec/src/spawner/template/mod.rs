@@ -277,20 +277,36 @@ fn understand(message: &[u8]) -> Said {
     }
 }
 
-/// What an attempt's process has said of its beginning: none where it was begun, or is gone.
-pub(crate) fn failure(channel: &OwnedFd) -> Option<Failure> {
+/// What an attempt's process said of its beginning, once it has ended.
+pub(crate) enum Began {
+    Yes,
+    No(Failure),
+    /// It ended before it said anything.
+    Silent,
+}
+
+/// Reads what an attempt's process said of its beginning.
+pub(crate) fn beginning(channel: &OwnedFd) -> Began {
     let mut message = [0; 64];
-    let (read, _) = rustix::net::recv(channel, &mut message, RecvFlags::DONTWAIT).ok()?;
-    let text = std::str::from_utf8(&message[..read]).ok()?;
-    let (step, errno) = text.split_once(' ')?;
+    let read = rustix::net::recv(channel, &mut message, RecvFlags::DONTWAIT);
+    let text = read
+        .ok()
+        .and_then(|(read, _)| std::str::from_utf8(&message[..read]).ok());
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Began::Silent;
+    };
+    let Some((step, errno)) = text.split_once(' ') else {
+        return Began::Yes;
+    };
     let step = match step {
         "streams" => Step::Streams,
         "folder" => Step::Folder,
         "limits" => Step::Limits,
         _ => Step::Sandbox,
     };
-    let errno = errno.parse().ok()?;
-    Some(Failure { step, errno })
+    errno
+        .parse()
+        .map_or(Began::Yes, |errno| Began::No(Failure { step, errno }))
 }
 
 /// Why no attempt may be forked from an interpreter that has imported its modules, a clause; none where all may.

@@ -112,7 +112,7 @@ def address(of):
 
 
 def serve():
-    """Makes processes; returns in each of them, with the descriptor of its socket."""
+    """Makes processes; returns in each of them, with the descriptor of its socket and whether it waits for its attempt."""
     control = _socket.socket(fileno=CONTROL)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -138,7 +138,7 @@ def serve():
             control.send(b"failed %d" % error.errno)
         if pid == 0:
             control.detach()
-            return channel
+            return channel, said == b"spare"
         os.close(channel)
         if pid is not None:
             control.send(b"pid %d" % pid)
@@ -155,9 +155,34 @@ def receive(link, bytes_wanted):
     return b"".join(parts)
 
 
-def begin(channel):
+def rehearse():
+    """Does what an attempt's process does first, as far as that changes nothing: the kernel copies each page of the
+    template's memory when it is first written to, and here no attempt waits for it. Modules may have more to do."""
+    for name in sys.argv[1:]:
+        hook = getattr(sys.modules.get(name), "__hedge_rehearse__", None)
+        try:
+            if hook:
+                hook()
+        except Exception:
+            pass
+    # What it prints is no attempt's.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    environment = [name + b"=" + value for name, value in os.environb.items()]
+    words = b"\0".join(environment).split(b"\0")
+    for one in environment:
+        name, _, value = one.partition(b"=")
+        os.environb[name] = value
+    exec(compile("from os import path", "<string>", "exec", dont_inherit=True), {"__name__": "<hedge>"})
+    for word in words:
+        os.fsdecode(word)
+
+
+def begin(channel, waits):
     """Becomes the attempt's process; returns what it is to run."""
     link = _socket.socket(fileno=channel)
+    if waits:
+        rehearse()
     head, files, _, _ = link.recvmsg(8, _socket.CMSG_SPACE(4 * FILES_MAX))
     if not files:
         os._exit(127)
@@ -314,7 +339,7 @@ COERCED = os.environ.get("LC_CTYPE")
 # The last of all functions at the end, because it is the first.
 atexit.register(flush)
 preload()
-what = begin(serve())
+what = begin(*serve())
 try:
     run(*what)
 except SystemExit:

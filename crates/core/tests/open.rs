@@ -6,7 +6,7 @@ mod support;
 use hedge_core::supervisor::{Event, Offer, State};
 use hedge_model::msg::{Outcome, Request};
 use hedge_model::record::{ClosedBy, JobEnd, Record};
-use hedge_model::spec::{Draft, Extension, Group, Input, MaxFailures, Qos};
+use hedge_model::spec::{Draft, Extension, Group, Input, MaxFailures, Mount, Qos};
 use hedge_model::view::{JobState, JobView, OpenView};
 use hedge_model::{Data, FileEntry, JobId, JobSpec, SubmitKey, Time};
 use std::sync::Arc;
@@ -196,6 +196,42 @@ fn inputs_of_an_extension_are_held_before_it_is_added() {
         said.iter().any(|line| line.contains("may read 21")),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_tree_that_extensions_repeat_counts_once_towards_the_limits_of_its_client() {
+    let mut rig = Rig::new();
+    for (name, value) in [("client_bytes", "60 MiB"), ("client_spec_bytes", "8 KiB")] {
+        let (name, value) = (name.into(), value.into());
+        rig.ask(1, Request::Set { name, value });
+    }
+    rig.submit(1, 1, &open(vec![group("a", &[])]));
+    rig.commit();
+    rig.skip("the job is open");
+    // 50 MiB, which take 2 KiB in each extension.
+    let tree: Vec<FileEntry> = (100..150).map(|number| blob("pack", number)).collect();
+    for key in 2..12 {
+        let mount = Mount {
+            at: "/env".into(),
+            first: 0,
+            packs: 49,
+        };
+        let sees = Group {
+            mounts: [mount].into_iter().collect(),
+            ..group(&format!("b{key}"), &[])
+        };
+        extend_with(&mut rig, key, tree.clone(), vec![sees]);
+        for number in 100..150 {
+            rig.event(Event::Fetched {
+                hash: hash(number),
+                result: Ok(Some(client(1))),
+            });
+        }
+        rig.commit();
+        let said = rig.said();
+        let added = format!("client 1 #{key}: Extended");
+        assert!(said.iter().any(|line| line.starts_with(&added)), "{said:?}");
+    }
 }
 
 #[test]

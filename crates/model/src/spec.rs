@@ -451,6 +451,11 @@ impl JobSpec {
         input_data(self.files(), self.groups())
     }
 
+    /// The same of the files and groups from these positions on.
+    pub fn input_data_from(&self, file: usize, group: usize) -> impl Iterator<Item = &Data> {
+        input_data(&self.files()[file..], &self.groups()[group..])
+    }
+
     /// The blobs among [`JobSpec::input_data`], with their sizes in bytes.
     pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         blobs_among(self.input_data())

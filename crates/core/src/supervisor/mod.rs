@@ -16,7 +16,7 @@ pub use contract::{
     Action, Config, Effects, Event, FetchFailure, GrantRequest, NotAdmitted, Offer, Proposal,
     ProposalId, Requester, UngrantedAssignment,
 };
-pub use durable::change::{Change, Success};
+pub use durable::change::{Added, Change, Success};
 pub use durable::learned::Learned;
 pub use durable::state::State;
 pub use leader::jobs::critical::CriticalSet;

@@ -90,6 +90,13 @@ impl JobSpec {
         Ok(())
     }
 
+    /// Returns the files that the job would store of an extension that fits: all but those of trees that it has.
+    pub fn new_files<'a>(&self, extension: &'a Extension) -> impl Iterator<Item = &'a FileEntry> {
+        let known = self.known_files(extension).unwrap_or_default();
+        let files = extension.files.iter().zip(0..);
+        files.filter_map(move |(file, at)| (!known.contains_key(&at)).then_some(file))
+    }
+
     /// Returns the positions of an extension's files in the job: behind its files. If the last group of the job has all
     /// trees of the extension, these are not stored again. Otherwise each extension of an open job whose tasks see a tree
     /// would add some hundred files.

@@ -93,7 +93,7 @@ impl LeaderView<'_> {
         }
         let fits = job.spec.check_extension(extension);
         fits.map_err(|error| (RefusalKind::Bad, format!("{error}. Nothing was added")))?;
-        let more = QuotaUse::of_extension(extension, extension.encoded_bytes() as u64);
+        let more = QuotaUse::of_extension(&job.spec, extension);
         self.within_limits(job.client, more)?;
         self.can_store()
     }

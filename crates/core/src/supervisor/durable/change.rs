@@ -8,6 +8,17 @@ use std::sync::Arc;
 /// Why a record changed nothing.
 pub(crate) type Stale = &'static str;
 
+/// What an extension added to the end of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// The position of its first group.
+    pub first_group: usize,
+    /// The position of the first of its files that the job did not have.
+    pub first_file: usize,
+    /// The length of the encoded extension in bytes.
+    pub encoded_bytes: u64,
+}
+
 /// What a committed record did to the state.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -69,8 +80,8 @@ pub enum Change {
         job: JobId,
         /// The extension.
         extension: SharedExtension,
-        /// The position of its first group, and its encoded length in bytes; none if nothing was added.
-        added: Option<(usize, u64)>,
+        /// What the job has of it now; none if nothing was added.
+        added: Option<Added>,
     },
     /// The client released the outputs of these tasks: groups added later do not read them.
     Released {

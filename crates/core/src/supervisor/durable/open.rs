@@ -1,7 +1,7 @@
 //! Open jobs: adding groups, releasing outputs, and closing.
 
 use crate::supervisor::durable::bounded;
-use crate::supervisor::durable::change::{Change, Stale};
+use crate::supervisor::durable::change::{Added, Change, Stale};
 use crate::supervisor::durable::job::{Done, Job, Task};
 use crate::supervisor::durable::state::State;
 use hedge_model::msg::{Extended, RefusalKind, SharedExtension};
@@ -34,11 +34,13 @@ pub(crate) enum Growth {
 
 /// The extensions of a job by their keys, so that none is applied twice.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Extensions(#[serde(deserialize_with = "bounded::map")] OrdMap<SubmitKey, Added>);
+pub(crate) struct Extensions(
+    #[serde(deserialize_with = "bounded::map")] OrdMap<SubmitKey, Applied>,
+);
 
 /// An extension that was applied: its first task, its number of tasks, and its digest.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Added {
+struct Applied {
     first: u32,
     tasks: u32,
     digest: Hash,
@@ -131,7 +133,7 @@ impl Job {
 
     /// Returns what was added under this key.
     pub(crate) fn added(&self, job: JobId, key: SubmitKey) -> Option<Extended> {
-        let Added { first, tasks, .. } = *self.growth.extensions()?.0.get(&key)?;
+        let Applied { first, tasks, .. } = *self.growth.extensions()?.0.get(&key)?;
         Some(Extended { job, first, tasks })
     }
 
@@ -205,14 +207,14 @@ impl Job {
         None
     }
 
-    /// Adds groups. Returns the position of the first, and the length of the encoded extension in bytes.
+    /// Adds groups.
     fn extend(
         &mut self,
         id: JobId,
         key: SubmitKey,
         extension: &Extension,
         at: Time,
-    ) -> Result<(usize, u64), Stale> {
+    ) -> Result<Added, Stale> {
         let known = self.growth.extensions();
         if known.is_some_and(|known| known.0.contains_key(&key)) {
             return Err("it was added before");
@@ -223,15 +225,16 @@ impl Job {
         let Growth::Open { seen, extensions } = &mut self.growth else {
             return Err("the job is not open");
         };
-        let (from, first) = (self.spec.groups().len(), self.spec.task_count());
+        let (first_group, first_file) = (self.spec.groups().len(), self.spec.files().len());
+        let first = self.spec.task_count();
         if Arc::make_mut(&mut self.spec).extend(extension).is_err() {
             return Err("it does not fit to the job any more");
         }
         let tasks = extension.task_count();
-        let (digest, bytes) = digest(extension);
+        let (digest, encoded_bytes) = digest(extension);
         extensions.0.insert(
             key,
-            Added {
+            Applied {
                 first,
                 tasks,
                 digest,
@@ -245,8 +248,12 @@ impl Job {
             _ => self.tasks.append(fresh.collect()),
         }
         self.open.extend(extension.groups.iter().map(Group::count));
-        self.note_added(from);
-        Ok((from, bytes))
+        self.note_added(first_group);
+        Ok(Added {
+            first_group,
+            first_file,
+            encoded_bytes,
+        })
     }
 
     /// Records that the client was seen.

@@ -123,14 +123,19 @@ impl ActiveJobs {
         self.jobs.insert(id, job);
     }
 
-    /// Appends the groups that an extension added to a job, which takes `bytes` bytes encoded. Does not recompute the
-    /// critical set and the bottom levels.
-    pub fn grow(&mut self, id: JobId, added: Vec<ActiveGroup>, extension: &Extension, bytes: u64) {
+    /// Appends the groups that an extension added to a job, and `more` to what it counts. Does not recompute the critical
+    /// set and the bottom levels.
+    pub fn grow(
+        &mut self,
+        id: JobId,
+        groups: Vec<ActiveGroup>,
+        extension: &Extension,
+        more: QuotaUse,
+    ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        job.grow(added, extension);
-        let more = QuotaUse::of_extension(extension, bytes);
+        job.grow(groups, extension);
         job.quota_use = job.quota_use.plus(more);
         let total = self.quota_use.entry(job.client).or_default();
         *total = total.plus(more);
@@ -314,14 +319,14 @@ impl ActiveJob {
         self.quota_use
     }
 
-    fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension) {
+    fn grow(&mut self, groups: Vec<ActiveGroup>, extension: &Extension) {
         for group in &extension.groups {
             self.critical.add(group);
             if let Some(inputs) = &mut self.policy_inputs {
                 inputs.add(group);
             }
         }
-        self.groups.extend(added);
+        self.groups.extend(groups);
     }
 
     /// When the leader last heard from the client of an open job.

@@ -1,8 +1,10 @@
 //! Open jobs on the leader: extensions, released outputs, and clients that disappear.
 
+use crate::supervisor::durable::change::Added;
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::jobs::activation::start_group;
 use crate::supervisor::leader::jobs::critical::rank;
+use crate::supervisor::leader::jobs::quota::QuotaUse;
 use crate::supervisor::leader::timers::Timer;
 use hedge_model::msg::SharedExtension;
 use hedge_model::record::{ClosedBy, Record};
@@ -68,15 +70,14 @@ impl Leadership<'_> {
         }
     }
 
-    /// Adds the groups of a committed extension. `added` are the first of them and the encoded length in bytes; none if
-    /// the extension was not applied.
+    /// Adds the groups of a committed extension. `added` is none if the extension was not applied.
     pub(crate) fn after_extended(
         &mut self,
         id: JobId,
         extension: &SharedExtension,
-        added: Option<(usize, u64)>,
+        added: Option<Added>,
     ) {
-        let Some((job, (from, bytes))) = self.state.jobs.get(&id).zip(added) else {
+        let Some((job, added)) = self.state.jobs.get(&id).zip(added) else {
             return;
         };
         let (spec, learned) = (job.spec.clone(), &self.state.learned);
@@ -85,20 +86,23 @@ impl Leadership<'_> {
             return;
         }
         let mut groups = Vec::with_capacity(extension.groups.len());
-        for (at, group) in spec.groups().iter().enumerate().skip(from) {
+        for (at, group) in spec.groups().iter().enumerate().skip(added.first_group) {
             let mut active_group = start_group(job, at);
             active_group.set_shape(leader.shapes.number(group));
             active_group.set_rank(rank(learned.expect(group).work_s));
             groups.push(active_group);
         }
-        leader.jobs.grow(id, groups, extension, bytes);
-        for (hash, size) in extension.input_blobs() {
-            leader.blobs.add_reader(hash, size, id);
+        let more = QuotaUse::of_added(&spec, extension, added);
+        leader.jobs.grow(id, groups, extension, more);
+        for data in spec.input_data_from(added.first_file, added.first_group) {
+            if let Some(hash) = data.hash() {
+                leader.blobs.add_reader(hash, data.size(), id);
+            }
         }
         let groups = spec.groups().len();
         let at = self.now + RECOMPUTE_AFTER * groups as u32;
         leader.timers.set_once(at, Timer::Recompute(id));
-        (from..groups).for_each(|group| self.refresh_offers(id, group));
+        (added.first_group..groups).for_each(|group| self.refresh_offers(id, group));
         self.notify_watchers_soon(id);
     }
 

@@ -1,7 +1,8 @@
 //! What jobs count towards the quotas of their clients.
 
+use crate::supervisor::durable::change::Added;
 use hedge_model::spec::Extension;
-use hedge_model::{Data, JobSpec};
+use hedge_model::{Data, FileEntry, JobSpec};
 
 /// What jobs count towards the quotas of their client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,12 +26,30 @@ impl QuotaUse {
         }
     }
 
-    /// What an extension of a job adds. It takes `encoded` bytes encoded.
-    pub fn of_extension(extension: &Extension, encoded: u64) -> Self {
+    /// What an extension adds to a job that it fits to.
+    pub fn of_extension(spec: &JobSpec, extension: &Extension) -> Self {
+        let stdin = extension.groups.iter();
+        let stdin = stdin.filter_map(|group| group.stdin.as_ref());
+        let files = spec.new_files(extension).map(|file| &file.data);
         Self {
             jobs: 0,
             tasks: u64::from(extension.task_count()),
-            inputs: bytes(extension.input_data()),
+            inputs: bytes(files.chain(stdin)),
+            spec: extension.encoded_bytes() as u64,
+        }
+    }
+
+    /// What an extension has added to a job. Trees that the job had before count once, as the job stores them.
+    pub fn of_added(spec: &JobSpec, extension: &Extension, added: Added) -> Self {
+        let files = &spec.files()[added.first_file..];
+        let mut encoded = added.encoded_bytes;
+        if files.len() < extension.files.len() {
+            encoded -= files_bytes(&extension.files) - files_bytes(files);
+        }
+        Self {
+            jobs: 0,
+            tasks: u64::from(extension.task_count()),
+            inputs: bytes(spec.input_data_from(added.first_file, added.first_group)),
             spec: encoded,
         }
     }
@@ -52,6 +71,15 @@ impl QuotaUse {
             spec: self.spec.saturating_sub(other.spec),
         }
     }
+}
+
+/// Returns the length of these files in an encoded extension, in bytes.
+fn files_bytes(files: &[FileEntry]) -> u64 {
+    let alone = Extension {
+        files: files.to_vec(),
+        groups: Vec::new(),
+    };
+    alone.encoded_bytes() as u64
 }
 
 fn bytes<'a>(data: impl Iterator<Item = &'a Data>) -> u64 {

@@ -257,13 +257,16 @@ impl Leadership<'_> {
                 key,
                 extension,
             } => {
+                // Where the record was applied, its key is enough: comparing the extension would encode it again.
                 let known = self.state.jobs.get(&job).filter(|_| !stale);
-                let added = known.and_then(|known| known.added(job, key));
-                let reply =
-                    match added.map_or_else(|| self.state.extended(job, key, &extension), Ok) {
-                        Ok(extended) => Reply::Extended(extended),
-                        Err((kind, why)) => Reply::No(Refusal { kind, why }),
-                    };
+                let extended = match known.and_then(|known| known.added(job, key)) {
+                    Some(extended) => Ok(extended),
+                    None => self.state.extended(job, key, &extension),
+                };
+                let reply = match extended {
+                    Ok(extended) => Reply::Extended(extended),
+                    Err((kind, why)) => Reply::No(Refusal { kind, why }),
+                };
                 answer(client, request_id, reply, self.out);
             }
             Pending::Joined { peer } => {

@@ -29,13 +29,6 @@ pub trait Policy: fmt::Debug + Send {
         let _ = view;
         Vec::new()
     }
-
-    /// Returns whether critical tasks of `job` also get the copies that the job asks for in advance, before any task
-    /// is slow. Shipped policies follow the job; policies that are compared on their own return false.
-    fn in_advance(&self, job: &JobSpec, group: usize) -> bool {
-        let _ = (job, group);
-        false
-    }
 }
 
 /// An order to start one more attempt of a running task.

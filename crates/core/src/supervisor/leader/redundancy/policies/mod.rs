@@ -15,7 +15,7 @@ use hedge_model::spec::Redundancy;
 /// One kind of redundancy: whether it copies critical tasks in advance, and its policy.
 pub(crate) struct Shipped {
     pub redundancy: Redundancy,
-    /// Whether critical tasks of a group get copies before any task is slow.
+    /// Whether critical tasks of a group get the copies that the job asks for before any task is slow.
     pub in_advance: fn(&JobSpec, usize) -> bool,
     /// Creates the policy that is evaluated while a job runs; none if this kind starts no copies then.
     pub policy: Option<fn() -> Box<dyn Policy>>,
@@ -39,7 +39,7 @@ pub(crate) const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
     },
     Shipped {
         redundancy: Redundancy::Auto,
-        in_advance: |job, group| Auto::default().in_advance(job, group),
+        in_advance: |job, group| job.groups()[group].critical,
         policy: Some(|| Box::new(Auto::default())),
         why: "it is expected to bring the job's end nearer for less than it costs",
     },

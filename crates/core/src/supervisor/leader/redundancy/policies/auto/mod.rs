@@ -30,7 +30,7 @@ use crate::supervisor::leader::redundancy::{
     CopyOrder, Policy, SeenAttempt, SeenJob, SeenTask, View,
 };
 use course::{Course, Times, Told};
-use hedge_model::{JobSpec, TaskId};
+use hedge_model::TaskId;
 use paths::{Others, Paths};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -178,10 +178,6 @@ impl Policy for Auto {
             }
         }
         ahead
-    }
-
-    fn in_advance(&self, job: &JobSpec, group: usize) -> bool {
-        job.groups()[group].critical
     }
 }
 

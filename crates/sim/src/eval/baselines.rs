@@ -119,7 +119,14 @@ impl Policy for Spark {
         let mut idle = view.idle();
         let mut next = f64::MAX;
         for job in &view.jobs {
-            for task in job.running.iter().filter(|task| task.attempts.len() == 1) {
+            for task in &job.running {
+                // Spark counts from the start of an attempt, and what is queued at a machine has not started.
+                let [first] = &task.attempts[..] else {
+                    continue;
+                };
+                if first.queued {
+                    continue;
+                }
                 let kind = &job.kinds[task.kind];
                 let enough = (f64::from(kind.total) * SPARK_QUANTILE).floor().max(1.0);
                 if kind.total < 2 || f64::from(kind.done) < enough {
@@ -129,7 +136,7 @@ impl Policy for Spark {
                     continue;
                 };
                 let limit = (median * SPARK_MULTIPLIER).max(SPARK_MIN);
-                let elapsed = task.attempts[0].elapsed_s;
+                let elapsed = first.elapsed_s;
                 if elapsed > limit {
                     order(view, job, task, &mut idle, elapsed, orders);
                 } else {
@@ -214,4 +221,103 @@ fn percentile(sorted: &[f64], share: f64, round: fn(f64) -> f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let at = round(share * last as f64) as usize;
     sorted.get(at).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_core::supervisor::CriticalSet;
+    use hedge_core::supervisor::redundancy::{Beliefs, Kind, SeenAttempt, SeenWorker};
+    use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+    use hedge_model::{JobId, JobSpec, PeerId, TaskId, Time};
+
+    fn worker(number: u8, free_milli: u64) -> SeenWorker {
+        SeenWorker {
+            peer: PeerId([number; 32]),
+            number: u32::from(number),
+            speed: 1.0,
+            in_hand: 0,
+            free_milli,
+            loss_per_s: 0.0,
+            suspected: false,
+        }
+    }
+
+    /// A task whose first attempt was assigned to the first machine a second ago.
+    fn task(number: u32, queued: bool) -> SeenTask {
+        let attempt = SeenAttempt {
+            worker: 0,
+            elapsed_s: 1.0,
+            redundant: false,
+            queued,
+            begun_at: 0.0,
+            reports: None,
+        };
+        SeenTask {
+            id: TaskId {
+                job: JobId(1),
+                number,
+            },
+            group: 0,
+            kind: 0,
+            critical: false,
+            work_s: 0.01,
+            spread: 0.2,
+            cpus_busy: None,
+            saves: false,
+            saved: 0.0,
+            tail_s: 0.0,
+            attempts: [attempt].into_iter().collect(),
+            avoid: Default::default(),
+            waits: false,
+        }
+    }
+
+    #[test]
+    fn spark_copies_what_runs_for_long_and_not_what_is_queued_behind_it() {
+        let spec = JobSpec::new(Draft {
+            name: "short".into(),
+            qos: Qos::default(),
+            critical: CriticalRule::default(),
+            files: Vec::new(),
+            groups: vec![Group {
+                array: Some((0, 20)),
+                ..Group::program("short", &["true"])
+            }],
+            outline: false,
+        })
+        .unwrap();
+        let kinds = [Kind {
+            total: 20,
+            done: 18,
+            times_s: vec![0.01; 18],
+        }];
+        let critical = CriticalSet::find(&spec);
+        let job = SeenJob {
+            id: JobId(1),
+            spec: &spec,
+            redundancy: spec.qos().redundancy,
+            urgency: 1.0,
+            critical: &critical,
+            elapsed_s: 2.0,
+            ready: 0,
+            open: 2,
+            unstarted_s: 0.0,
+            path_s: 0.01,
+            running: vec![task(18, true), task(19, false)],
+            success_s: 0.18,
+            kinds: &kinds,
+        };
+        let view = View {
+            now: Time(0),
+            jobs: vec![job],
+            workers: vec![worker(1, 0), worker(2, 2000), worker(3, 1000)],
+            pool_speed: 3.0,
+            beliefs: Beliefs::default(),
+        };
+        let mut orders = Vec::new();
+        assert_eq!(Spark.decide(&view, &mut orders), None);
+        let copied: Vec<u32> = orders.iter().map(|order| order.task.number).collect();
+        assert_eq!(copied, [19]);
+    }
 }

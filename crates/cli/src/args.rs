@@ -11,7 +11,7 @@ mod ticket;
 mod views;
 
 pub use gateway::{Gateway, Ui};
-pub use jobs::{Close, Extend, Job, JobName, One, Open, OpenJob, Release};
+pub use jobs::{Extend, Job, JobName, One, Open, OpenJob, Release, Several};
 pub use peers::{Supervisor, Worker};
 pub use relay::Relay;
 pub use source::{Needs, Source};
@@ -171,13 +171,13 @@ Examples:
 Examples:
   hedge cancel last
   hedge cancel 7 8 9")]
-    Cancel(commands::cancel::Args),
+    Cancel(Several),
     /// Let jobs that failed go on: what is not done is tried again, what is done stays
     #[command(after_help = "\
 Examples:
   hedge retry last
   hedge retry 7 && hedge wait 7 --out pictures")]
-    Retry(commands::retry::Args),
+    Retry(Several),
     /// Bring the results of jobs
     #[command(after_help = "\
 Examples:

@@ -58,7 +58,7 @@ pub enum OpenJob {
     /// Add tasks to an open job
     Extend(Extend),
     /// Add nothing more to open jobs: each ends once its tasks have
-    Close(Close),
+    Close(Several),
     /// Keep no longer what tasks of an open job left, once the tasks that it has have read it
     Release(Release),
 }
@@ -106,17 +106,6 @@ pub struct Extend {
     pub grid: Grid,
 }
 
-/// Arguments of `job close`.
-#[derive(Args, Debug)]
-pub struct Close {
-    /// Numbers of the jobs, or last
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
 /// Arguments of `job release`.
 #[derive(Args, Debug)]
 pub struct Release {
@@ -137,6 +126,17 @@ pub struct One {
     /// Number of the job, or last
     #[arg(value_name = "JOB")]
     pub job: JobName,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of a command on any number of jobs.
+#[derive(Args, Debug)]
+pub struct Several {
+    /// Numbers of the jobs, or last
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

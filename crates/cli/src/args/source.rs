@@ -96,7 +96,8 @@ pub struct Needs {
         conflicts_with = "job"
     )]
     pub rerun: Option<bool>,
-    /// Which redundant attempts the program may get [default: auto; none if its output is shown while it runs, or with --uses-share]
+    /// Which redundant attempts the program may get [default: auto; none if its output is shown while it runs, or with
+    /// --uses-share]
     #[arg(long, value_name = "WHICH", requires = "program", conflicts_with = "job", value_parser = redundancy)]
     pub redundancy: Option<Redundancy>,
     /// Use the folder that workers share under this name; only they run the program. Repeatable
@@ -107,7 +108,8 @@ pub struct Needs {
         conflicts_with = "job"
     )]
     pub uses_share: Vec<String>,
-    /// Start the program in this folder: the NAME of one that it uses, and a path below it; a relative path of the program lies there too [default: its scratch directory]
+    /// Start the program in a folder that it uses, by its NAME and a path below it; a relative path of the program means a
+    /// file there [default: its scratch directory]
     #[arg(
         long,
         value_name = "NAME[/PATH]",

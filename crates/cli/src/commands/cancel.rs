@@ -2,7 +2,7 @@
 
 use super::named::{each, numbers};
 use super::{Context, ask, unexpected};
-use crate::args::{Grid, JobName};
+use crate::args::Several;
 use crate::exit::{Exit, Failure};
 use crate::show::job::state;
 use hedge_model::JobId;
@@ -11,22 +11,11 @@ use hedge_model::view::JobState;
 use hedge_node::client::Client;
 use serde_json::json;
 
-/// Arguments of `cancel`.
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    /// Numbers of the jobs, or last
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
 /// Ends jobs. A job that has ended already stays as it is, and that is told.
 ///
 /// # Errors
 /// There is no such job, or the grid cannot be reached.
-pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Several) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;
         each(&jobs, context.look.json, async |job| {

@@ -81,7 +81,7 @@ pub fn serve(
     block_on(async {
         let connecting = Client::connect(&context.folders, &ticket);
         let client = patiently("no supervisor has answered yet; still trying", connecting).await?;
-        let line = client.clone();
+        let connected = client.clone();
         let mut interrupts = Interrupts::new()?;
         let mut told = Ok(());
         let (in_vain, nobody_knows) = oneshot::channel();
@@ -99,7 +99,7 @@ pub fn serve(
             }
         };
         let served = hedge_gateway::serve(client, config, started, stop).await;
-        close(line).await;
+        close(connected).await;
         served.map_err(failed)?;
         told.map(|()| Exit::Done)
     })

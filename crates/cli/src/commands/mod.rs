@@ -12,7 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub mod access;
-pub mod cancel;
+mod cancel;
 mod completions;
 mod config;
 mod confirm;
@@ -45,7 +45,7 @@ pub mod plan;
 mod relay;
 mod report;
 mod results;
-pub mod retry;
+mod retry;
 mod run;
 mod scrape;
 mod source;

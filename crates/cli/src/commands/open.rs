@@ -3,7 +3,7 @@
 use super::named::{each, number, numbers};
 use super::source::Checked;
 use super::{Context, ask, patiently, submit_job, unexpected};
-use crate::args::{Close, Extend, Open, OpenJob, Release};
+use crate::args::{Extend, Open, OpenJob, Release, Several};
 use crate::exit::{Exit, Failure};
 use hedge_job::Purpose;
 use hedge_model::JobSpec;
@@ -90,7 +90,7 @@ fn extend(context: &Context, args: &Extend) -> Result<Exit, Failure> {
     })
 }
 
-fn close(context: &Context, args: &Close) -> Result<Exit, Failure> {
+fn close(context: &Context, args: &Several) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;
         each(&jobs, context.look.json, async |job| {

@@ -2,27 +2,16 @@
 
 use super::named::{each, numbers};
 use super::{Context, ask, unexpected};
-use crate::args::{Grid, JobName};
+use crate::args::Several;
 use crate::exit::{Exit, Failure};
 use hedge_model::msg::{Reply, Request};
 use serde_json::json;
-
-/// Arguments of `retry`.
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    /// Numbers of the jobs, or last
-    #[arg(value_name = "JOB", required = true)]
-    pub jobs: Vec<JobName>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
 
 /// Lets jobs that failed go on: what of them is not done is tried again.
 ///
 /// # Errors
 /// There is no such job, it has not failed, or the grid cannot be reached.
-pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Several) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;
         each(&jobs, context.look.json, async |job| {

@@ -21,7 +21,7 @@ impl Found {
     pub fn unsent(&self, folder: &Path) -> Vec<(String, String)> {
         let mut found: Vec<(String, String)> = Vec::new();
         let mut looked_for = 0;
-        for group in self.tasks().groups() {
+        for (at, group) in self.tasks().groups().iter().enumerate() {
             let words = group.command.iter().skip(1);
             let names: BTreeSet<&str> = words.flat_map(|word| names(word)).collect();
             for name in names {
@@ -29,7 +29,10 @@ impl Found {
                 if looked_for > LOOKED_FOR_MAX || found.len() >= UNSENT_MAX {
                     return found;
                 }
-                if folder.join(name).exists() && !self.has(group, name) && !self.sees(group, name) {
+                if folder.join(name).exists()
+                    && !self.has(at, group, name)
+                    && !self.in_tree(at, Path::new(name))
+                {
                     found.push((group.id.to_string(), name.to_owned()));
                 }
             }
@@ -50,36 +53,29 @@ impl Found {
             }
             let text = std::fs::read_to_string(tree.root.join(VENV)).unwrap_or_default();
             let Some(base) = base(&text) else { continue };
-            let mut tasks = tree.seen.iter();
-            if tasks.any(|(task, _)| !self.shows(*task, base)) {
+            let mut groups = tree.seen.iter();
+            if groups.any(|(group, _)| !self.shows(*group, base)) {
                 found.push((tree.root.clone(), base.to_owned()));
             }
         }
         found
     }
 
-    /// Whether a task sees a folder of this path.
-    fn shows(&self, task: usize, folder: &Path) -> bool {
-        let here = self.trees.iter().flat_map(|tree| &tree.seen);
-        let mut here = here.filter(|(group, _)| *group == task);
-        // Where no tree may lie tasks have something of their own.
+    /// Whether the tasks of a group have a folder at this path: in a tree, or where no tree may lie, because they have
+    /// something of their own there.
+    fn shows(&self, group: usize, folder: &Path) -> bool {
         let path = folder.to_str().unwrap_or_default();
-        check_mount_path(path).is_err() || here.any(|(_, at)| folder.starts_with(&**at))
+        check_mount_path(path).is_err() || self.in_tree(group, folder)
     }
 
-    /// Whether a task sees a file in a tree.
-    fn sees(&self, group: &Group, name: &str) -> bool {
-        let groups = &self.spec().groups;
-        let position = groups.iter().position(|other| other.id == group.id);
-        self.trees.iter().any(|tree| {
-            let here = tree.seen.iter();
-            let mut here = here.filter(|(group, _)| Some(*group) == position);
-            here.any(|(_, at)| Path::new(name).starts_with(&**at))
-        })
+    /// Whether the tasks of a group see a tree at or above this path.
+    fn in_tree(&self, group: usize, path: &Path) -> bool {
+        let mut seen = self.trees.iter().flat_map(|tree| &tree.seen);
+        seen.any(|(other, at)| *other == group && path.starts_with(&**at))
     }
 
-    /// Whether a task has a file or folder of this name, or makes it.
-    fn has(&self, group: &Group, name: &str) -> bool {
+    /// Whether the tasks of the group at a position have a file or folder of this name, or make it.
+    fn has(&self, at: usize, group: &Group, name: &str) -> bool {
         let plain = name.trim_start_matches("./").trim_end_matches('/');
         let within = |path: &str| {
             path == plain
@@ -87,8 +83,8 @@ impl Found {
                     .strip_prefix(plain)
                     .is_some_and(|rest| rest.starts_with('/'))
         };
-        let groups = &self.spec().groups;
-        let inputs = groups.iter().find(|other| other.id == group.id);
+        // Of an extension the groups that it waits for follow its own, and have no inputs.
+        let inputs = self.spec().groups.get(at);
         let inputs = inputs.into_iter().flat_map(|group| &group.inputs);
         let files = &self.spec().files;
         let sent = inputs.filter_map(|input| match input {

@@ -85,22 +85,10 @@ impl Found {
     }
 
     fn push_tree(&mut self, tree: PackedTree) {
-        self.push_known("tree", tree.manifest);
-        for pack in tree.packs {
-            self.push_known("pack", pack);
+        let blobs = std::iter::once(("tree", tree.manifest));
+        for (name, blob) in blobs.chain(tree.packs.into_iter().map(|pack| ("pack", pack))) {
+            self.push_upload(name, Slot::Known(blob.hash), blob);
         }
-    }
-
-    /// Adds a file of the job whose content is known.
-    fn push_known(&mut self, name: &str, blob: PackedBlob) {
-        let PackedBlob { path, hash, bytes } = blob;
-        self.slots.push((Slot::Known(hash), self.uploads.len()));
-        self.uploads.push(Upload { path, bytes });
-        self.draft.files.push(FileEntry {
-            path: name.into(),
-            executable: false,
-            data: Data::Blob { hash, size: bytes },
-        });
     }
 
     /// Adds the manifest and the packs of a tree that came with a submission. A worker finds whether they belong together.
@@ -123,13 +111,22 @@ impl Found {
     fn push_unread(&mut self, name: &str, path: PathBuf) -> Result<(), String> {
         let about = std::fs::metadata(&path);
         let bytes = about.map_err(|error| not_read(&path, &error))?.len();
-        let at = self.draft.files.len() as u32;
         let hash = Hash([0; 32]);
-        self.push_known(name, PackedBlob { path, hash, bytes });
-        if let Some((slot, _)) = self.slots.last_mut() {
-            *slot = Slot::File(at);
-        }
+        let slot = Slot::File(self.draft.files.len() as u32);
+        self.push_upload(name, slot, PackedBlob { path, hash, bytes });
         Ok(())
+    }
+
+    /// Adds a file of the job, whose content belongs into this slot.
+    fn push_upload(&mut self, name: &str, slot: Slot, blob: PackedBlob) {
+        let PackedBlob { path, hash, bytes } = blob;
+        self.slots.push((slot, self.uploads.len()));
+        self.uploads.push(Upload { path, bytes });
+        self.draft.files.push(FileEntry {
+            path: name.into(),
+            executable: false,
+            data: Data::Blob { hash, size: bytes },
+        });
     }
 }
 

@@ -38,7 +38,9 @@ pub(super) fn check(folder: &Path, hash: Hash) -> Result<(), String> {
     let found = map_in_parallel(&manifest.entries, THREADS_MAX, |entry, _| {
         // Nothing more has to be read after the first difference.
         let why = (!wrong.load(Ordering::Relaxed)).then(|| different(&root, entry))?;
-        wrong.fetch_or(why.is_some(), Ordering::Relaxed);
+        if why.is_some() {
+            wrong.store(true, Ordering::Relaxed);
+        }
         why
     });
     found.into_iter().flatten().next().map_or(Ok(()), Err)

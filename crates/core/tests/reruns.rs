@@ -5,6 +5,7 @@ mod support;
 
 use hedge_core::supervisor::{Action, Config, Effects, Event, Proposal, Supervisor};
 use hedge_model::msg::{FromWorker, Outcome, Report, Request, ToWorker, Usage, WorkerInfo};
+use hedge_model::record::Record;
 use hedge_model::spec::{Group, Network};
 use hedge_model::view::{ExplainView, JobState, JobView};
 use hedge_model::{AttemptId, Ending, JobId, Resources};
@@ -145,8 +146,8 @@ fn a_worker_that_returns_with_the_attempt_before_its_loss_is_recorded_keeps_it()
     assert_eq!(view(&rig).state, JobState::Done);
 }
 
-#[test]
-fn a_worker_that_returns_without_the_attempt_does_not_get_it_again_before_the_loss_is_recorded() {
+/// A task that may not run again, and the proposed record of its loss with the first of two workers.
+fn losing() -> (Rig, Vec<(u64, Record)>) {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     rig.attach(2, 1);
@@ -156,6 +157,12 @@ fn a_worker_that_returns_without_the_attempt_does_not_get_it_again_before_the_lo
     rig.gone(1);
     let lost = rig.proposed();
     rig.expect(&["append lost 1.0/0.1.1", "stop watching worker 1"]);
+    (rig, lost)
+}
+
+#[test]
+fn a_worker_that_returns_without_the_attempt_does_not_get_it_again_before_the_loss_is_recorded() {
+    let (mut rig, lost) = losing();
     rig.attach(1, 1);
     rig.pass_with_heartbeats(Duration::from_secs(1), &[1, 2]);
     assert_eq!(assigned(&rig.said()), []);
@@ -172,15 +179,7 @@ fn a_worker_that_returns_without_the_attempt_does_not_get_it_again_before_the_lo
 #[test]
 fn an_attempt_that_counts_as_lost_and_is_returned_unstarted_may_run_elsewhere() {
     for recorded_before in [true, false] {
-        let mut rig = Rig::new();
-        rig.attach(1, 1);
-        rig.attach(2, 1);
-        rig.submit(1, 1, &plain(vec![once(group("a", &[]))]));
-        rig.commit();
-        rig.skip("it is assigned to the first");
-        rig.gone(1);
-        let lost = rig.proposed();
-        rig.skip("its loss is proposed");
+        let (mut rig, lost) = losing();
         let back = WorkerInfo {
             in_hand: rig.held([attempt(0, 1)]),
             ..info(1, 1)

@@ -3,6 +3,7 @@
 mod support;
 
 use hedge_store::{Place, StoreError, Timing};
+use std::ops::Range;
 use std::time::Duration;
 use support::faulty_disk::{Failure, FaultyDisk};
 use support::{Hub, Node, PATIENT, disk, group, group_with, join, leader, member, patient};
@@ -17,11 +18,7 @@ async fn three_voters_agree_and_survive_their_leader() {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut nodes = group(&hub, folders.iter().map(|one| disk(one.path())).collect()).await;
     nodes[0].commit(0..100).await;
-    for node in &nodes {
-        node.heard
-            .until("agreement", |told| told.numbers.len() == 100)
-            .await;
-    }
+    agree(&nodes, 0..100).await;
     // The leader is gone, with proposals on their way.
     nodes[0].propose(100..200).await;
     let gone = nodes.remove(0);
@@ -47,6 +44,15 @@ async fn three_voters_agree_and_survive_their_leader() {
     }
 }
 
+/// Waits until all have heard these numbers and no others.
+async fn agree(nodes: &[Node], numbers: Range<u64>) {
+    let all: Vec<u64> = numbers.collect();
+    for node in nodes {
+        let heard = |told: &support::Told| told.numbers == all;
+        node.heard.until("agreement", heard).await;
+    }
+}
+
 /// A leader that is not heard keeps its followers for longer than any test runs.
 const LONG_LEASE: Timing = Timing {
     heartbeat: Duration::from_millis(50),
@@ -63,11 +69,7 @@ async fn a_leader_whose_process_has_ended_is_replaced_before_its_lease_expires()
     hub.cut(gone.peer);
     nodes.iter().for_each(|one| one.journal.ended(gone.peer));
     leader(&nodes).await.commit(10..20).await;
-    let all: Vec<u64> = (0..20).collect();
-    for node in &nodes {
-        let agree = |told: &support::Told| told.numbers == all;
-        node.heard.until("the rest", agree).await;
-    }
+    agree(&nodes, 0..20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,11 +98,7 @@ async fn a_leader_that_lives_and_is_said_to_have_ended_learns_that_it_is_replace
         .until("deposition", |told| !told.leading)
         .await;
     leader(&nodes).await.commit(10..11).await;
-    let all: Vec<u64> = (0..11).collect();
-    for node in &nodes {
-        let agree = |told: &support::Told| told.numbers == all;
-        node.heard.until("the rest", agree).await;
-    }
+    agree(&nodes, 0..11).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

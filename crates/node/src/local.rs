@@ -52,11 +52,10 @@ pub struct LocalConfig {
 impl LocalConfig {
     /// Uses one worker for each CPU, at least four.
     pub fn new() -> Result<Self, ClientError> {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let program = std::env::current_exe()
             .map_err(|error| ClientError::Local(format!("where is hedge? {error}")))?;
         Ok(Self {
-            workers: cpus.max(4),
+            workers: hedge_host::cores().max(4) as usize,
             largest: Resources::cpus(1000),
             tell: |_| {},
             worker_args: Vec::new(),

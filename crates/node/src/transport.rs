@@ -1,12 +1,14 @@
 //! Separate threads for the transport and for blobs. The transport's thread has a raised priority if that is allowed,
 //! so that heartbeats wait neither for the core nor for blobs or tasks. Hashing and encryption of blobs would delay
-//! everything else.
+//! everything else. Heartbeats are made and checked on threads of their own (`worker/heartbeats.rs`,
+//! `supervisor/watch.rs`).
 
 use crate::NodeError;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Niceness of the transport's threads, if this user may set it.
+/// Niceness of the transport's thread and of the threads that make and check heartbeats, if this user may set it.
+/// `hedge-store` has the same for the journal's thread.
 const NICE: i32 = -10;
 /// Transfers are bound by encryption. More threads would take cores from tasks.
 const CONTENT_THREADS: usize = 2;
@@ -37,7 +39,7 @@ impl Threads {
         )
     }
 
-    /// Starts the threads for blobs.
+    /// Starts the threads for blobs; a relay's server runs on such threads too.
     pub fn content() -> Result<Self, NodeError> {
         Self::start(
             Builder::new_multi_thread().worker_threads(CONTENT_THREADS),

@@ -25,7 +25,8 @@ pub struct Args {
 /// Drops ended jobs, after the user has confirmed that: their records, their results and what they printed.
 ///
 /// # Errors
-/// There is no such job, it has not ended, the user declines, or the grid cannot be reached.
+/// There is no such job or it has not ended (of several jobs the others are dropped all the same, and only the last
+/// one's failure is returned), the user declines or cannot be asked, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     confirm_irreversible(&what(&args.jobs), args.yes)?;
     context.on_grid(&args.grid, async |client| {

@@ -26,7 +26,8 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// Runs a job from start to end on a grid in this process, with workers as child processes.
 ///
 /// # Errors
-/// An invalid job, a machine that cannot run it, no worker that works, an interruption, or a failure of the grid.
+/// An invalid job, a machine that cannot run it, no worker that works, an interruption while the rest of the output is
+/// printed, an output that was closed, or a failure of the grid.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
     let shown = !context.look.json;
@@ -90,7 +91,8 @@ struct Wanted {
     exit_code: bool,
 }
 
-/// The most workers that can be of use to a job: one for each attempt, and two at least, as one may freeze.
+/// The most workers that can be of use to a job: one for each attempt, two at least, as one may freeze, and 1024 at
+/// most.
 fn useful_workers(spec: &JobSpec) -> usize {
     let copies = spec.qos().copies;
     let attempts = spec.groups().iter().map(|group| {
@@ -100,7 +102,8 @@ fn useful_workers(spec: &JobSpec) -> usize {
     attempts.fold(0, u64::saturating_add).clamp(2, 1024) as usize
 }
 
-/// The configuration of a grid with workers on this machine: `workers`, else the usual number, and `useful` at most.
+/// The configuration of a grid on this machine whose workers follow `rules`: `workers` of them if that is given, else
+/// the usual number, but no more than `useful`.
 ///
 /// # Errors
 /// The path of this executable is unknown.

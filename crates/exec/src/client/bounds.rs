@@ -1,5 +1,6 @@
-//! Bounds on the disk and memory of all attempts together, so that the machine's owner has some left. An attempt that
-//! exceeds them is ended.
+//! Limits on disk and memory: each attempt's own limit on disk space, and what all of them together must leave to the
+//! machine's owner. An attempt over its own limit is ended; if all together use too much, one that uses most is, those
+//! whose task has no limit first.
 
 use super::{InHand, Shared, State};
 use crate::disk::{DiskLimit, SetBy, disk_shortage};

@@ -1,5 +1,6 @@
-//! Connections to the other supervisors of the group. This supervisor dials each of them and sends requests and
-//! messages over the connection that it dialled. Theirs arrive over the connections that they dialled.
+//! Connections to the other supervisors of the group. This supervisor dials each of them, and sends requests and most
+//! messages over the connection that it dialled. What it tells its leader, and its offers of tripwires, go back over
+//! the connection that the other one dialled.
 
 use super::core_loop::Input;
 use super::membership::GroupRequest;
@@ -28,7 +29,8 @@ use tokio::task::AbortHandle;
 const KIND_JOURNAL: u8 = 0;
 /// A request about the group.
 const KIND_GROUP: u8 = 1;
-/// Longer requests use a separate connection, so that no heartbeat waits behind a snapshot.
+/// Longer requests use a separate connection once it is open, so that no heartbeat waits behind a snapshot; until then
+/// they use the usual one.
 const BULK_BYTES: usize = 64 << 10;
 /// The time limit for an attempt to connect. A running supervisor answers at once, and one that has just restarted
 /// must be found soon.
@@ -199,7 +201,7 @@ impl PeerLinks {
         open.map(|(peer, _)| *peer).collect()
     }
 
-    /// Sends another supervisor a message as its leader.
+    /// Sends another supervisor a message as its leader. Without a connection the message is dropped.
     pub fn tell(&self, to: PeerId, msg: FromLeader) {
         self.note(to, Note::FromLeader(msg));
     }

@@ -81,7 +81,7 @@ fn permille(share: f64) -> u16 {
 }
 
 impl<W: World> Arena<W> {
-    /// An attempt's program starts.
+    /// Schedules the first heartbeat and the first checkpoint of an attempt whose program has just started.
     pub(super) fn starts(&mut self, number: u32, attempt: AttemptId) {
         let Some(stay) = self.places[number as usize].stays.get(&attempt) else {
             return;

@@ -22,7 +22,7 @@ pub struct Added {
 /// What a committed record did to the state.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Nothing: it came too late, for this reason.
+    /// Nothing, for this reason.
     Stale(&'static str),
     /// A new epoch has begun.
     Epoch,
@@ -43,7 +43,7 @@ pub enum Change {
     },
     /// An attempt succeeded.
     Succeeded(Success),
-    /// An attempt ended without deciding its task. Also returned if that was known before.
+    /// An attempt ended without deciding its task. Also returned if the record changed nothing.
     Ended {
         /// The attempt.
         attempt: AttemptId,
@@ -80,7 +80,7 @@ pub enum Change {
         job: JobId,
         /// The extension.
         extension: SharedExtension,
-        /// What the job has of it now; none if nothing was added.
+        /// What this record added; none if it added nothing, as when the extension was added before.
         added: Option<Added>,
     },
     /// The client released the outputs of these tasks: groups added later do not read them.
@@ -121,7 +121,8 @@ pub struct Success {
     pub attempt: AttemptId,
     /// Its worker.
     pub worker: PeerId,
-    /// Whether it is the first of its task to succeed. Otherwise it changed nothing.
+    /// Whether it decided its task. Otherwise the record came too late or its worker was revoked, and it changed
+    /// nothing.
     pub won: bool,
     /// Whether its running time is known.
     pub timed: bool,

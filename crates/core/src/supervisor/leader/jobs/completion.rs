@@ -14,7 +14,7 @@ use hedge_model::record::{JobEnd, Record};
 use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::time::Duration;
 
-/// Minimum interval between two notifications of a job's watchers.
+/// Minimum interval between two notifications of a job's watchers; they are told its end at once.
 const NOTIFY_EVERY: Duration = Duration::from_millis(100);
 
 impl Leadership<'_> {
@@ -40,7 +40,7 @@ impl Leadership<'_> {
     }
 
     /// Handles a committed success: ends the attempt, cancels its siblings, records the outputs, and makes dependents
-    /// startable. `applied` is false if another attempt had decided the task before.
+    /// startable. `applied` is false if the record changed nothing: see `Success::won`.
     pub(crate) fn after_task_done(&mut self, attempt: AttemptId, worker: PeerId, applied: bool) {
         let id = attempt.task;
         send(worker, ToWorker::Settled(attempt), self.out);
@@ -242,7 +242,8 @@ impl Leadership<'_> {
         self.finish_if_done(id);
     }
 
-    /// Ends a job if enough tasks are done and enough supervisors hold all results.
+    /// Proposes the end of a job: done, if enough tasks are done and enough supervisors hold all results; failed, if no
+    /// task can make progress any more.
     pub(crate) fn finish_if_done(&mut self, id: JobId) {
         self.finish_counting(id, 0);
     }

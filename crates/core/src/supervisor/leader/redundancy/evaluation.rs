@@ -22,9 +22,11 @@ use std::time::Duration;
 
 /// Minimum interval between policy evaluations.
 const GAP_MIN: Duration = Duration::from_millis(1);
-/// Minimum interval per attempt or worker in the view, so that evaluations take at most a few percent of a busy
+/// Minimum interval per attempt, worker or job in the view, so that evaluations take at most a few percent of a busy
 /// supervisor's time.
 const GAP_EACH: Duration = Duration::from_micros(10);
+/// What jobs add to the interval at most, so that thousands of waiting jobs do not delay a copy for long.
+const GAP_JOBS_MAX: Duration = Duration::from_millis(50);
 /// The interval is also at least this part (1/10) of the time after which a policy asked to be evaluated again, up to
 /// [`GAP_EACH_MAX`] per attempt or worker: the view changes little until then.
 const GAP_SHARE: u32 = 10;
@@ -136,14 +138,18 @@ impl Leadership<'_> {
             again = [again, next].into_iter().flatten().min();
         }
         self.set_ahead(ahead);
-        if seen == 0 {
+        let leader = &mut *self.leader;
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let for_jobs = GAP_EACH.saturating_mul(count(jobs)).min(GAP_JOBS_MAX);
+        if seen == 0 && for_jobs < GAP_MIN {
             return;
         }
-        let seen = u32::try_from(seen).unwrap_or(u32::MAX);
+        let seen = count(seen);
         let little = again.map_or(Duration::ZERO, |again| again / GAP_SHARE);
-        let gap = little.min(GAP_EACH_MAX * seen);
-        let gap = gap.max(GAP_EACH * seen).max(GAP_MIN);
-        let leader = &mut *self.leader;
+        let gap = little.min(GAP_EACH_MAX.saturating_mul(seen));
+        let gap = gap
+            .max(GAP_EACH.saturating_mul(seen) + for_jobs)
+            .max(GAP_MIN);
         leader.evaluations.next = now + gap;
         if let Some(after) = again {
             let at = now + after.max(gap);

@@ -217,22 +217,15 @@ impl Ready {
             cpus_milli,
             shape,
         };
-        let first_in = |(lane, entries): (&Lane, &BTreeSet<Entry>)| {
-            if self.full.contains(lane) {
-                return None;
-            }
-            let entry = entries.iter().find(|entry| !skip.rules_out(entry))?;
-            Some((*lane, *entry))
-        };
-        if let (1, Some(only)) = (lanes.len(), lanes.first_key_value()) {
-            let fits = only.0.short || only.0.cpus_milli <= free_max;
-            return fits.then(|| first_in(only)).flatten();
-        }
         let with_free_slots = lanes.range(lane(false, 0, 0)..=lane(false, free_max, u32::MAX));
         let ahead = lanes.range(lane(true, 0, 0)..);
         with_free_slots
             .chain(ahead)
-            .filter_map(first_in)
+            .filter(|(lane, _)| !self.full.contains(*lane))
+            .filter_map(|(lane, entries)| {
+                let entry = entries.iter().find(|entry| !skip.rules_out(entry))?;
+                Some((*lane, *entry))
+            })
             .min_by_key(|(_, entry)| *entry)
     }
 

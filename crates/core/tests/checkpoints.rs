@@ -290,7 +290,7 @@ fn running_twice(retries: u32) -> Rig {
     rig
 }
 
-/// A worker saved this blob when so much of its task was done.
+/// A worker saved this blob at a progress of `permille` thousandths.
 fn saves_at(rig: &mut Rig, (worker, attempt_number, of, permille): (u8, u32, u8, u16), nth: u32) {
     let mut report = saved(attempt(0, attempt_number), nth, content(of));
     if let Ok(saved) = &mut report.saved {

@@ -44,17 +44,21 @@ fn again(generation: u32, id: AttemptId) -> AttemptId {
     AttemptId { generation, ..id }
 }
 
-#[test]
-fn one_failing_task_of_three_costs_what_waits_for_it_and_not_the_job() {
-    let mut rig = Rig::new();
-    rig.attach(1, 3);
-    let groups = vec![
+/// A task that succeeds, one that fails, and two that wait for the one that fails.
+fn good_and_bad() -> Vec<Group> {
+    vec![
         group("good", &[]),
         once(group("bad", &[])),
         group("after", &["bad"]),
         group("last", &["after", "good"]),
-    ];
-    rig.submit(1, 1, &plain(groups));
+    ]
+}
+
+#[test]
+fn one_failing_task_of_three_costs_what_waits_for_it_and_not_the_job() {
+    let mut rig = Rig::new();
+    rig.attach(1, 3);
+    rig.submit(1, 1, &plain(good_and_bad()));
     rig.commit();
     rig.skip("both of those that can start are assigned");
     rig.fails(1, attempt(1, 1));
@@ -120,13 +124,7 @@ fn a_job_that_tolerates_failures_is_done_once_all_tasks_are_that_can_be() {
     };
     let mut rig = Rig::new();
     rig.attach(1, 3);
-    let groups = vec![
-        group("good", &[]),
-        once(group("bad", &[])),
-        group("after", &["bad"]),
-        group("last", &["after", "good"]),
-    ];
-    rig.submit(1, 1, &with(tolerates.clone(), groups));
+    rig.submit(1, 1, &with(tolerates.clone(), good_and_bad()));
     rig.commit();
     rig.skip("both of those that can start are assigned");
     rig.fails(1, attempt(1, 1));

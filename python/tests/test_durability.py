@@ -151,3 +151,14 @@ def test_a_call_that_holds_up_others_is_run_again_by_the_client_that_took_it_ove
         assert not futures[3].done()
         (tmp_path / "go").touch()
         assert futures[3].result(timeout=60) == 3
+
+
+def test_a_result_that_is_lost_with_its_worker_is_made_again() -> None:
+    with LocalGrid(workers=1, cpus=1) as grid, Executor(grid=grid) as executor:
+        future = executor.submit(os.urandom, 128 << 20)
+        executor.flush()
+        next(iter(grid.connect().ends(executor.job)))
+        # Nobody else has the whole of it by now, and when the call runs again it has another result.
+        kill_one(grid)
+        grid.add_worker()
+        assert len(future.result(timeout=120)) == 128 << 20

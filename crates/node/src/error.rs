@@ -62,7 +62,7 @@ impl NodeError {
 /// Why a client's request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No supervisor answers.
+    /// No supervisor answers, or nobody who has the content that is wanted.
     #[error("{0}")]
     Unreachable(String),
     /// Another process uses something that is needed.

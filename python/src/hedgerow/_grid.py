@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http.client
 import json
@@ -34,6 +36,8 @@ PATIENCE_S = 60.0
 _PAUSE_S = 0.1
 #: Longest path of a Unix socket, bytes.
 _SOCKET_BYTES_MAX = 100
+#: States of a task that has not ended.
+_OPEN_STATES = ("waiting", "ready", "running")
 
 T = TypeVar("T")
 #: What names a grid: a file with a ticket, or the ticket itself; None for HEDGE_TICKET, or this machine's supervisor.
@@ -126,21 +130,50 @@ class Grid:
         answer = self._insist(lambda: self._http.request("POST", "/v1/blobs", bytes(content), form))
         return str(json.loads(answer)["blake3"])
 
-    def download(self, job: int, task: str, blake3: str) -> bytearray:
-        """What a task left, in memory that may be changed."""
-        task = urllib.parse.quote(task)
-        return self._insist(lambda: self._http.request("GET", f"/v1/jobs/{job}/blobs/{blake3}?task={task}"))
+    def download(self, job: int, task: str, file: Mapping[str, Any]) -> bytearray:
+        """A file that a task left, as its end or a list of results has it, in memory that may be changed.
+
+        Where it was lost with its worker, this waits until the task has run again, and gives what it left then. Raises
+        GridError.
+        """
+        if file.get("base64") is not None:
+            return bytearray(base64.b64decode(file["base64"]))
+        return self._of_task(job, task, file, lambda path: self._http.request("GET", path))
 
     def upload_file(self, path: Path) -> str:
         """Brings a file to the gateway and gives its hash. Raises GridError and OSError."""
         with open(path, "rb") as file:
             return self._insist(lambda: upload_file(str(self._socket), file))
 
-    def download_file(self, job: int, task: str, blake3: str, target: Path) -> None:
-        """Writes a file that a task left to ``target``. Raises GridError and OSError."""
-        path = f"/v1/jobs/{job}/blobs/{blake3}?task={urllib.parse.quote(task)}"
-        with open(target, "wb") as file:
-            self._insist(lambda: download_file(str(self._socket), path, file))
+    def download_file(self, job: int, task: str, file: Mapping[str, Any], target: Path) -> None:
+        """As :meth:`download`, to the file ``target``. Raises GridError and OSError."""
+        with open(target, "wb") as written:
+            if file.get("base64") is not None:
+                written.write(base64.b64decode(file["base64"]))
+            else:
+                self._of_task(job, task, file, lambda path: download_file(str(self._socket), path, written))
+
+    def _of_task(self, job: int, task: str, file: Mapping[str, Any], get: Callable[[str], T]) -> T:
+        """What ``get`` makes of the path of a file that a task left."""
+        name = urllib.parse.quote(task)
+        while True:
+            try:
+                return self._insist(functools.partial(get, f"/v1/jobs/{job}/blobs/{file['blake3']}?task={name}"))
+            except GridError as error:
+                if error.kind != "unknown":
+                    raise
+                file = self._made_again(job, name, file, error)
+
+    def _made_again(self, job: int, task: str, lost: Mapping[str, Any], error: GridError) -> dict[str, Any]:
+        """The file that a task left when it ran again. Raises ``error`` where it does not run again."""
+        while True:
+            view = self.request("GET", f"/v1/jobs/{job}/tasks/{task}")
+            for file in self._pages(f"/v1/jobs/{job}/results", "files", f"task={task}&"):
+                if file["path"] == lost["path"] and file["blake3"] != lost["blake3"]:
+                    return file
+            if view["tasks"][0]["state"] not in _OPEN_STATES:
+                raise error
+            time.sleep(_PAUSE_S)
 
     def ends(self, job: int) -> Ends:
         """The ends of a job's tasks, each once, as they come."""

@@ -114,7 +114,7 @@ class Receiver:
                     return
                 task, file = self._fetches.popleft()
             try:
-                content = self._grid.download(self._job, task.label, file["blake3"])
+                content = self._grid.download(self._job, task.label, file)
             except Exception as error:  # noqa: BLE001 - whatever happens, the calls are decided
                 self._forget(task)
                 self._settle_all(task, error)
@@ -216,10 +216,7 @@ class Receiver:
         values = task.values
         if values is None:
             return ready.call.fail(HedgerowError(f"task {task.label} did not say where the value of this call is"))
-        if values["base64"] is not None:
-            content = bytearray(base64.b64decode(values["base64"]))
-            return ready.call.finish(Stored(lambda: content, self._settings.result_format))
-        fetch = functools.partial(self._grid.download, self._job, task.label, values["blake3"])
+        fetch = functools.partial(self._grid.download, self._job, task.label, values)
         return ready.call.finish(Stored(fetch, self._settings.result_format))
 
     def _break_later(self, error: BaseException) -> None:

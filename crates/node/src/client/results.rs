@@ -449,7 +449,7 @@ impl Client {
                 Some(error) => return Err(self.cannot_keep(&error)),
             };
             if asked_again && Instant::now() >= until {
-                return Err(ClientError::Local(why.to_string()));
+                return Err(ClientError::Unreachable(why.to_string()));
             }
             asked_again = true;
             tokio::time::sleep(ASKED_AGAIN_AFTER).await;

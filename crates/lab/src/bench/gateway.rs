@@ -24,6 +24,8 @@ const PAGE_TASKS: u32 = 100_000;
 const PAGE_ASKS_EVERY: Duration = Duration::from_secs(2);
 /// How long that job may go on without a task that is done.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
+/// How long what was submitted may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(300);
 /// How long a gateway may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -34,9 +36,13 @@ struct GatewayFigures {
     single_submissions_per_s: f64,
     single_gateway_cpu_share: f64,
     single_supervisor_cpu_share: f64,
+    /// The same jobs, from the first submission to the last end.
+    single_done_per_s: f64,
     /// Tasks in batches of 100 jobs with 100 tasks each, over one connection.
     batch_tasks_per_s: f64,
     batch_gateway_cpu_share: f64,
+    /// The same tasks, from the first batch to the last end.
+    batch_tasks_done_per_s: f64,
     /// One task without a process at a time, from the request to its end.
     http_noop_ms_p50: f64,
     native_noop_ms_p50: f64,
@@ -64,15 +70,17 @@ pub fn run(
     output.print(&figures, || {
         lines(&[
             format!(
-                "single submissions   {:>9.0} a second; gateway {:.0} %, supervisor {:.0} % of a core",
+                "single submissions   {:>9.0} a second; gateway {:.0} %, supervisor {:.0} % of a core; {:.0} a second done",
                 figures.single_submissions_per_s,
                 figures.single_gateway_cpu_share * 100.0,
-                figures.single_supervisor_cpu_share * 100.0
+                figures.single_supervisor_cpu_share * 100.0,
+                figures.single_done_per_s
             ),
             format!(
-                "tasks in batches     {:>9.0} a second; gateway {:.0} % of a core",
+                "tasks in batches     {:>9.0} a second; gateway {:.0} % of a core; {:.0} a second done",
                 figures.batch_tasks_per_s,
-                figures.batch_gateway_cpu_share * 100.0
+                figures.batch_gateway_cpu_share * 100.0,
+                figures.batch_tasks_done_per_s
             ),
             format!(
                 "no-op task           {:>9.2} ms through HTTP, {:.2} ms by the native client",
@@ -132,6 +140,11 @@ async fn measure(
 ) -> Result<GatewayFigures, Failure> {
     let grid = Grid::start(Plan::new(1, 4)).await?;
     let gateway = Gateway::start(&grid).await?;
+    // What is submitted faster than it is done piles up.
+    let unlimited = json!({ "value": u32::MAX.to_string() }).to_string();
+    let path = "/v1/settings/client_jobs";
+    let mut http = gateway.open().await?;
+    http.json("PUT", path, unlimited.as_bytes()).await?;
     let (http, native) = latencies(&grid, &gateway).await?;
     let single = singles(&grid, &gateway, seconds).await?;
     let batch = batches(&grid, &gateway, seconds).await?;
@@ -151,11 +164,13 @@ async fn measure(
     drop(senders);
     Ok(GatewayFigures {
         seconds,
-        single_submissions_per_s: rounded(single.0),
-        single_gateway_cpu_share: rounded(single.1),
-        single_supervisor_cpu_share: rounded(single.2),
-        batch_tasks_per_s: rounded(batch.0),
-        batch_gateway_cpu_share: rounded(batch.1),
+        single_submissions_per_s: rounded(single.per_s),
+        single_gateway_cpu_share: rounded(single.gateway),
+        single_supervisor_cpu_share: rounded(single.supervisor),
+        single_done_per_s: rounded(single.done_per_s),
+        batch_tasks_per_s: rounded(batch.per_s),
+        batch_gateway_cpu_share: rounded(batch.gateway),
+        batch_tasks_done_per_s: rounded(batch.done_per_s),
         http_noop_ms_p50: rounded(http),
         native_noop_ms_p50: rounded(native),
         pages,
@@ -204,50 +219,90 @@ async fn latencies(grid: &Grid, gateway: &Gateway) -> Result<(f64, f64), Failure
     Ok((quantile(&mut over, 0.5), quantile(&mut native, 0.5)))
 }
 
-/// Submissions a second, and shares of a core of gateway and supervisor.
-async fn singles(grid: &Grid, gateway: &Gateway, seconds: u32) -> Result<(f64, f64, f64), Failure> {
+/// What was submitted, and then done.
+struct Carried {
+    per_s: f64,
+    done_per_s: f64,
+    /// Shares of a core while it was submitted.
+    gateway: f64,
+    supervisor: f64,
+}
+
+impl Carried {
+    /// So many were submitted since then, the last of them by these connections; waits until they are done.
+    async fn since(
+        grid: &Grid,
+        gateway: &Gateway,
+        (since, before): (Instant, [Duration; 2]),
+        count: u64,
+        last: Vec<(Http, Value)>,
+    ) -> Result<Self, Failure> {
+        let (took, after) = (since.elapsed().as_secs_f64(), cpus(grid, gateway));
+        let share = |at: usize| (after[at] - before[at]).as_secs_f64() / took;
+        for (mut http, job) in last {
+            let path = format!("/v1/jobs/{job}?wait_s=30");
+            let ended = Instant::now() + ENDS_WITHIN;
+            while http.json("GET", &path, b"").await?["state"] != "done" {
+                if Instant::now() > ended {
+                    return Err(Failure::Local(format!("job {job} does not end")));
+                }
+            }
+        }
+        Ok(Self {
+            per_s: count as f64 / took,
+            done_per_s: count as f64 / since.elapsed().as_secs_f64(),
+            gateway: share(0),
+            supervisor: share(1),
+        })
+    }
+}
+
+/// Submits jobs of one task over several connections.
+async fn singles(grid: &Grid, gateway: &Gateway, seconds: u32) -> Result<Carried, Failure> {
     let body = noop_job(1).to_string();
-    let (before, since) = (cpus(grid, gateway), Instant::now());
-    let until = since + Duration::from_secs(seconds.into());
+    let began = (Instant::now(), cpus(grid, gateway));
+    let until = began.0 + Duration::from_secs(seconds.into());
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
         let (mut http, body) = (gateway.open().await?, body.clone());
         tasks.spawn(async move {
-            let mut count = 0_u64;
-            while Instant::now() < until {
-                http.json("POST", "/v1/jobs", body.as_bytes()).await?;
-                count += 1;
+            let (mut count, mut last) = (0_u64, Value::Null);
+            while count == 0 || Instant::now() < until {
+                let made = http.json("POST", "/v1/jobs", body.as_bytes()).await?;
+                (count, last) = (count + 1, made["job"].clone());
             }
-            Ok::<_, Failure>(count)
+            Ok::<_, Failure>((count, (http, last)))
         });
     }
-    let mut count = 0;
+    let (mut count, mut last) = (0, Vec::new());
     while let Some(done) = tasks.join_next().await {
-        count += done.map_err(|error| Failure::Local(error.to_string()))??;
+        let (more, job) = done.map_err(|error| Failure::Local(error.to_string()))??;
+        count += more;
+        last.push(job);
     }
-    let (took, after) = (since.elapsed().as_secs_f64(), cpus(grid, gateway));
-    let share = |at: usize| (after[at] - before[at]).as_secs_f64() / took;
-    Ok((count as f64 / took, share(0), share(1)))
+    Carried::since(grid, gateway, began, count, last).await
 }
 
-/// Tasks a second in batches, and the gateway's share of a core.
-async fn batches(grid: &Grid, gateway: &Gateway, seconds: u32) -> Result<(f64, f64), Failure> {
+/// Submits tasks in batches of jobs over one connection.
+async fn batches(grid: &Grid, gateway: &Gateway, seconds: u32) -> Result<Carried, Failure> {
     let (jobs, tasks) = BATCH;
     let entry = json!({ "job": noop_job(tasks) });
     let body = json!({ "jobs": vec![entry; jobs] }).to_string();
     let mut http = gateway.open().await?;
-    let (before, since) = (cpus(grid, gateway), Instant::now());
-    let until = since + Duration::from_secs(seconds.into());
-    let mut count = 0_u64;
-    while Instant::now() < until {
-        http.json("POST", "/v1/batch", body.as_bytes()).await?;
-        count += jobs as u64 * u64::from(tasks);
+    let began = (Instant::now(), cpus(grid, gateway));
+    let until = began.0 + Duration::from_secs(seconds.into());
+    let (mut count, mut last) = (0_u64, Value::Null);
+    while count == 0 || Instant::now() < until {
+        let made = http.json("POST", "/v1/batch", body.as_bytes()).await?;
+        for result in made["jobs"].as_array().ok_or_else(unexpected)? {
+            if let Some(problem) = result.get("problem") {
+                return Err(Failure::Local(format!("a job was refused: {problem}")));
+            }
+            last = result["job"].clone();
+            count += u64::from(tasks);
+        }
     }
-    let (took, after) = (since.elapsed().as_secs_f64(), cpus(grid, gateway));
-    Ok((
-        count as f64 / took,
-        (after[0] - before[0]).as_secs_f64() / took,
-    ))
+    Carried::since(grid, gateway, began, count, vec![(http, last)]).await
 }
 
 /// A job of many tasks that are done, and one that goes on.

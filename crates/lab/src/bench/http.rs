@@ -22,7 +22,7 @@ impl Http {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// Sends JSON, and gives the JSON of the answer.
+    /// Sends JSON, and gives the JSON of the answer; null where it has no content.
     ///
     /// # Errors
     /// The answer is a problem, or none comes.
@@ -30,6 +30,9 @@ impl Http {
         let length = self.ask(method, path, body).await?;
         let mut answer = vec![0; length.min(RESPONSE_BYTES_MAX) as usize];
         self.0.read_exact(&mut answer).await.map_err(failed)?;
+        if answer.is_empty() {
+            return Ok(Value::Null);
+        }
         serde_json::from_slice(&answer)
             .map_err(|error| Failure::Local(format!("{path} gave no JSON: {error}")))
     }

@@ -6,6 +6,7 @@ mod fetch;
 mod grant;
 mod parallel;
 mod possession;
+mod sealed;
 mod server;
 mod store;
 mod wire;

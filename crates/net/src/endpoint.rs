@@ -5,8 +5,8 @@ use crate::handshake::{HELLO_TIMEOUT, hear_hello, say_hello};
 use crate::pending::{Pending, PendingConnections, Source};
 use crate::relay::Trusted;
 use crate::{
-    CloseReason, DataServer, Hello, Incoming, Link, NetError, SecretKey, VersionRange, peer_id,
-    public_key,
+    CloseReason, DataServer, Hello, Incoming, Link, NetError, SecretKey, TcpPort, VersionRange,
+    peer_id, public_key,
 };
 use hedge_model::{Hash, PeerAddr, PeerId};
 use iroh::endpoint::{
@@ -20,7 +20,7 @@ use iroh::{
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 use iroh_relay::RelayQuicConfig;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc};
@@ -119,6 +119,7 @@ struct Inner {
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     accepting: AbortHandle,
     connections: Connections,
+    tcp: Arc<OnceLock<TcpPort>>,
     relays: RwLock<Vec<Relay>>,
     trusted: Trusted,
     ticket: Option<Hash>,
@@ -187,12 +188,14 @@ impl Net {
         })?;
         let (undecided, incoming) = mpsc::channel(UNDECIDED_MAX);
         let connections = Connections::default();
+        let tcp = Arc::new(OnceLock::new());
         let acceptor = Acceptor {
             endpoint: endpoint.clone(),
             connections: connections.clone(),
             versions,
             undecided,
             data,
+            tcp: tcp.clone(),
         };
         let accepting = tokio::spawn(acceptor.run()).abort_handle();
         let net = Net(Arc::new(Inner {
@@ -202,6 +205,7 @@ impl Net {
             incoming: Mutex::new(incoming),
             accepting,
             connections,
+            tcp,
             relays: RwLock::default(),
             trusted,
             ticket,
@@ -209,6 +213,15 @@ impl Net {
         }));
         net.set_relays(&relays).await;
         Ok(net)
+    }
+
+    /// Lets large blobs come and go over TCP connections to this port, from now on.
+    pub fn use_tcp(&self, port: TcpPort) {
+        _ = self.0.tcp.set(port);
+    }
+
+    pub(crate) fn tcp(&self) -> Option<&TcpPort> {
+        self.0.tcp.get()
     }
 
     /// Replaces the relays: the first `RELAYS_MAX` that have an address are used. Peers that cannot be reached directly
@@ -393,6 +406,7 @@ struct Acceptor {
     versions: VersionRange,
     undecided: mpsc::Sender<Incoming>,
     data: Option<(DataServer, Handle)>,
+    tcp: Arc<OnceLock<TcpPort>>,
 }
 
 impl Acceptor {
@@ -425,7 +439,9 @@ impl Acceptor {
                 _ => &here,
             };
             let (versions, undecided) = (self.versions, self.undecided.clone());
-            let data = self.data.as_ref().map(|(server, _)| server.clone());
+            let port = self.tcp.get().cloned();
+            let server = self.data.as_ref().map(|(server, _)| server.clone());
+            let data = server.map(|server| (server, port));
             let connections = self.connections.clone();
             runtime.spawn(async move {
                 let hello = receive(incoming, connections, versions, undecided, data, pending);
@@ -451,7 +467,7 @@ async fn receive(
     connections: Connections,
     versions: VersionRange,
     undecided: mpsc::Sender<Incoming>,
-    data: Option<DataServer>,
+    data: Option<(DataServer, Option<TcpPort>)>,
     mut pending: Pending,
 ) -> Result<(), NetError> {
     let timed_out = || NetError::Closed(CloseReason::HandshakeTimeout);
@@ -464,8 +480,8 @@ async fn receive(
     };
     let connection = connected.map_err(|_| lost())?;
     connections.add(&connection);
-    if let (ALPN_DATA, Some(server)) = (connection.alpn(), data) {
-        server.serve(connection, pending).await;
+    if let (ALPN_DATA, Some((server, port))) = (connection.alpn(), data) {
+        server.serve(connection, port, pending).await;
         return Ok(());
     }
     let hello = hear_hello(connection.clone(), versions);

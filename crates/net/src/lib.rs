@@ -36,4 +36,4 @@ pub use link::{HeartbeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
 pub use probe::{Probe, Probed};
 pub use relay::{AccessCheck, Connected, RelayServer};
 pub use ticket::{Role, Ticket, TicketError, secret_hash};
-pub use tripwire::{Broken, Nonce, Tripwire, Tripwires};
+pub use tripwire::{Broken, Nonce, TcpPort, Tripwire};

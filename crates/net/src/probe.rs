@@ -249,7 +249,7 @@ fn arrived(stream: &TcpStream) -> Option<(u32, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tripwires;
+    use crate::TcpPort;
     use std::net::Ipv4Addr;
 
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_sides_measure_a_link() {
-        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let wires = TcpPort::bind((LOCALHOST, 0).into()).await.unwrap();
         let mut tries = 0;
         let (mine, theirs) = loop {
             let expected = wires.expect_probe([3; 16]);

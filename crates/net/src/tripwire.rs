@@ -28,9 +28,10 @@ const EXPECTED_MAX: usize = 16_384;
 
 type Expected = Arc<Mutex<BTreeMap<Nonce, oneshot::Sender<TcpStream>>>>;
 
-/// Where others connect their tripwires; cheap to clone. Dropping the last clone closes the port.
+/// A port at which other peers connect by TCP: their tripwires, links that are measured, and large blobs. Cheap to clone;
+/// dropping the last clone closes the port.
 #[derive(Clone, Debug)]
-pub struct Tripwires(Arc<Inner>);
+pub struct TcpPort(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -45,12 +46,12 @@ impl Drop for Inner {
     }
 }
 
-impl Tripwires {
+impl TcpPort {
     /// Listens at this address: at its port if that is free for TCP, else at any.
     ///
     /// # Errors
     /// No port can be opened; everything else works without tripwires.
-    pub async fn bind(addr: SocketAddr) -> io::Result<Tripwires> {
+    pub async fn bind(addr: SocketAddr) -> io::Result<TcpPort> {
         let listener = match TcpListener::bind(addr).await {
             Ok(listener) => listener,
             Err(_) => TcpListener::bind(SocketAddr::new(addr.ip(), 0)).await?,
@@ -58,7 +59,7 @@ impl Tripwires {
         let port = listener.local_addr()?.port();
         let expected = Expected::default();
         let accepting = tokio::spawn(accept(listener, expected.clone())).abort_handle();
-        Ok(Tripwires(Arc::new(Inner {
+        Ok(TcpPort(Arc::new(Inner {
             port,
             expected,
             accepting,
@@ -90,22 +91,31 @@ impl Tripwires {
         }
     }
 
-    fn expect_stream(
+    pub(crate) fn expect_stream(
         &self,
         nonce: Nonce,
     ) -> impl Future<Output = Option<TcpStream>> + Send + 'static {
         let (found, wait) = oneshot::channel();
-        let expected = self.0.expected.clone();
-        let mut all = lock(&expected);
+        let mut all = lock(&self.0.expected);
         if all.len() < EXPECTED_MAX {
             all.insert(nonce, found);
         }
         drop(all);
+        let place = Place(self.0.expected.clone(), nonce);
         async move {
+            let _place = place;
             let shown = tokio::time::timeout(SHOWN_WITHIN, wait).await;
-            lock(&expected).remove(&nonce);
             shown.ok()?.ok()
         }
+    }
+}
+
+/// The place of an expected nonce, which is free again when this is dropped.
+struct Place(Expected, Nonce);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.0).remove(&self.1);
     }
 }
 
@@ -214,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_sides_notice_that_the_other_let_go() {
-        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let wires = TcpPort::bind((LOCALHOST, 0).into()).await.unwrap();
         for theirs_first in [false, true] {
             let nonce = [7; 16];
             let expected = wires.expect(nonce);
@@ -239,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_lives_on_says_so() {
-        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let wires = TcpPort::bind((LOCALHOST, 0).into()).await.unwrap();
         let nonce = [8; 16];
         let expected = wires.expect(nonce);
         let mine = Tripwire::connect([LOCALHOST], wires.port(), nonce);
@@ -251,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_is_no_tripwire() {
-        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let wires = TcpPort::bind((LOCALHOST, 0).into()).await.unwrap();
         let expected = wires.expect([1; 16]);
         let mut stranger = Tripwire::connect([LOCALHOST], wires.port(), [2; 16])
             .await
@@ -265,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn idle_connections_of_strangers_keep_no_tripwire_out() {
-        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let wires = TcpPort::bind((LOCALHOST, 0).into()).await.unwrap();
         let mut idle = Vec::new();
         for _ in 0..300 {
             idle.push(TcpStream::connect((LOCALHOST, wires.port())).await.unwrap());

@@ -16,10 +16,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use transfer::Incoming;
+use transfer::{Incoming, Tcp};
 
 mod batch;
 mod claims;
+mod large;
 mod measured;
 mod possession;
 mod transfer;
@@ -32,7 +33,7 @@ const STALL: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_secs(30);
 /// Requests for small blobs under way at a time.
 const SMALL_MAX: usize = 4;
-/// Large blobs that arrive at a time; of each at most 1 MiB is held in memory.
+/// Large blobs that arrive at a time; of each at most 2 MiB are held in memory.
 const LARGE_MAX: usize = 32;
 /// Connections unused for one to two of these are closed.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
@@ -118,6 +119,9 @@ pub enum SourceFailure {
     /// The connection broke.
     #[error("the transfer broke off: {0}")]
     Broken(String),
+    /// It offered TCP, and cannot be reached by that.
+    #[error("it cannot be reached by TCP")]
+    NoTcp,
 }
 
 /// Fetches content into a [`DataStore`]; cheap to clone.
@@ -136,6 +140,8 @@ struct Inner {
     small: Semaphore,
     large: Semaphore,
     connections: Mutex<HashMap<PeerId, Arc<Connection>>>,
+    /// Peers that could not be reached by TCP, or not reach this one.
+    without_tcp: Mutex<HashSet<PeerId>>,
     fetched: Received,
 }
 
@@ -150,6 +156,7 @@ impl Fetcher {
             small: Semaphore::new(SMALL_MAX),
             large: Semaphore::new(LARGE_MAX),
             connections: Mutex::default(),
+            without_tcp: Mutex::default(),
             fetched: Received::default(),
         }))
     }
@@ -362,7 +369,11 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         while let Some((wanted, sizes)) = batch.next(&self.0.store) {
             let since = Instant::now();
-            let mut incoming = Incoming::open(connection, wanted.clone(), None, grant).await?;
+            let tcp = match &wanted {
+                Wanted::Large { group, .. } => self.tcp_for(connection, peer, sizes[0], *group),
+                Wanted::Small(_) => Tcp::None,
+            };
+            let mut incoming = Incoming::open(connection, wanted.clone(), None, tcp, grant).await?;
             let taken = match &wanted {
                 Wanted::Small(hashes) => {
                     self.take_small(hashes, &sizes, peer, batch, &mut incoming)
@@ -370,11 +381,15 @@ impl Fetcher {
                 }
                 Wanted::Large { hash, group } => {
                     let size = sizes[0];
-                    self.take_large(*hash, size, *group, &mut incoming).await
+                    self.take_large(connection, (*hash, size), *group, &mut incoming)
+                        .await
                 }
             };
             self.0.fetched.add(peer, incoming.bytes, since.elapsed());
             match (taken, wanted) {
+                (Err(Failure::Source(SourceFailure::NoTcp)), _) => {
+                    self.note_without_tcp(peer);
+                }
                 (Ok(()), Wanted::Large { hash, group }) => {
                     batch.left.retain(|(h, _)| *h != hash);
                     if group == 0 {
@@ -435,25 +450,6 @@ impl Fetcher {
         broken.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
-    async fn take_large(
-        &self,
-        hash: Hash,
-        size: u64,
-        first: u64,
-        incoming: &mut Incoming,
-    ) -> Result<(), Failure> {
-        let local = |error: std::io::Error| Failure::Local(error.to_string());
-        let proof = incoming.proof(hash, size).await?;
-        for group in first..proof.count() {
-            let bytes = incoming.bytes(proof.group_len(group)).await?;
-            let added = self.0.store.add_group(hash, &proof, group, bytes).await;
-            if !added.map_err(local)? {
-                return Err(SourceFailure::Unverified.into());
-            }
-        }
-        self.0.store.complete(hash, &proof).await.map_err(local)
-    }
-
     async fn connection(
         &self,
         source: &PeerAddr,
@@ -509,6 +505,8 @@ async fn close_when_idle(fetcher: std::sync::Weak<Inner>, peer: PeerId) {
         let idle = Arc::strong_count(connection) == 1;
         if connection.close_reason().is_some() || (idle && was_idle) {
             connections.remove(&peer);
+            // It is tried again with the next connection.
+            lock(&inner.without_tcp).remove(&peer);
             return;
         }
         was_idle = idle;

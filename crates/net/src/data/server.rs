@@ -2,11 +2,12 @@
 
 use super::digest::GROUP_BYTES;
 use super::possession::Tagger;
+use super::sealed::{Expected, Offer, Sealed, Way};
 use super::wire::{ANSWER_DATA, Request, Wanted};
 use super::{DataStore, Refusal, Trust};
 use crate::handshake::HELLO_TIMEOUT;
 use crate::pending::Pending;
-use crate::{CloseReason, NetError};
+use crate::{CloseReason, NetError, TcpPort};
 use bytes::Bytes;
 use hedge_model::{Hash, PeerId};
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// Transfers that run at a time, over all readers; each may hold about 1 MiB.
+/// Transfers that run at a time, over all readers; each may hold about 2 MiB.
 const TRANSFERS_MAX: usize = 128;
 /// A proven reader that asks nothing for this long is disconnected.
 const IDLE: Duration = Duration::from_secs(60);
@@ -26,6 +27,21 @@ const IDLE: Duration = Duration::from_secs(60);
 const STALL: Duration = Duration::from_secs(30);
 /// Small blobs are read and handed to the transport in pieces of about this length.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// Who reads, and over which connection.
+struct Reader {
+    peer: PeerId,
+    connection: Connection,
+    /// Where the reader may connect.
+    port: Option<TcpPort>,
+}
+
+/// A large blob from one of its groups on.
+struct Large {
+    hash: Hash,
+    size: u64,
+    first: u64,
+}
 
 /// Serves what a [`DataStore`] holds to whom [`Trust`] allows; cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,6 +54,7 @@ struct Inner {
     room: Semaphore,
     served: Mutex<HashMap<PeerId, u64>>,
     requests: AtomicU64,
+    tcp_bytes: AtomicU64,
 }
 
 impl DataServer {
@@ -50,6 +67,7 @@ impl DataServer {
             room,
             served,
             requests: AtomicU64::new(0),
+            tcp_bytes: AtomicU64::new(0),
         }))
     }
 
@@ -62,6 +80,11 @@ impl DataServer {
             .clone()
     }
 
+    /// How many of the bytes sent so far went over TCP.
+    pub fn tcp_bytes(&self) -> u64 {
+        self.0.tcp_bytes.load(Ordering::Relaxed)
+    }
+
     /// Requests answered or refused so far.
     pub fn requests(&self) -> u64 {
         self.0.requests.load(Ordering::Relaxed)
@@ -69,7 +92,13 @@ impl DataServer {
 
     /// Serves one connection to its end. The first request that is granted frees the connection's place among
     /// those that have not authenticated; it has to come soon.
-    pub(crate) async fn serve(&self, connection: Connection, pending: Pending) {
+    /// Large blobs go over TCP where the reader listens, or connects to this port.
+    pub(crate) async fn serve(
+        &self,
+        connection: Connection,
+        port: Option<TcpPort>,
+        pending: Pending,
+    ) {
         let peer = PeerId(*connection.remote_id().as_bytes());
         let proven = Arc::new(Notify::new());
         let mut pending = Some(pending);
@@ -99,7 +128,12 @@ impl DataServer {
                 streams = connection.accept_bi() => {
                     let Ok((send, recv)) = streams else { return };
                     let (server, proven) = (self.clone(), proven.clone());
-                    requests.spawn(async move { server.answer(peer, send, recv, &proven).await });
+                    let reader = Reader {
+                        peer,
+                        connection: connection.clone(),
+                        port: port.clone(),
+                    };
+                    requests.spawn(async move { server.answer(&reader, send, recv, &proven).await });
                 }
             }
         }
@@ -107,7 +141,7 @@ impl DataServer {
 
     async fn answer(
         &self,
-        peer: PeerId,
+        reader: &Reader,
         mut send: SendStream,
         mut recv: RecvStream,
         proven: &Notify,
@@ -118,7 +152,10 @@ impl DataServer {
             .flatten();
         self.0.requests.fetch_add(1, Ordering::Relaxed);
         let answered = match request {
-            Some(request) => self.answer_request(peer, &mut send, request, proven).await,
+            Some(request) => {
+                self.answer_request(reader, &mut send, request, proven)
+                    .await
+            }
             // A reader that is gone needs no answer.
             None => self.refuse(&mut send, Refusal::Malformed).await,
         };
@@ -131,11 +168,12 @@ impl DataServer {
     /// An error is the code with which the stream is to be broken off.
     async fn answer_request(
         &self,
-        peer: PeerId,
+        reader: &Reader,
         send: &mut SendStream,
         request: Request,
         proven: &Notify,
     ) -> Result<(), Refusal> {
+        let peer = reader.peer;
         let allowed = self.check(peer, &request);
         if allowed.iter().any(Result::is_ok) {
             proven.notify_one();
@@ -158,7 +196,14 @@ impl DataServer {
                 let size = self.0.store.size(hash).ok_or(Refusal::NotHeld);
                 let size = allowed[0].and(size);
                 match (size, tagger) {
-                    (Ok(size), None) => self.send_large(peer, send, hash, size, group).await,
+                    (Ok(size), None) => {
+                        let blob = Large {
+                            hash,
+                            size,
+                            first: group,
+                        };
+                        self.send_large(reader, send, blob, request.tcp).await
+                    }
                     (Ok(size), Some(tagger)) => {
                         self.send_tags(peer, send, hash, size, &tagger).await
                     }
@@ -232,13 +277,13 @@ impl DataServer {
         Ok(())
     }
 
+    /// Sends a large blob. One group is read while the one before it is sent.
     async fn send_large(
         &self,
-        peer: PeerId,
+        reader: &Reader,
         send: &mut SendStream,
-        hash: Hash,
-        size: u64,
-        first: u64,
+        Large { hash, size, first }: Large,
+        offer: Option<Offer>,
     ) -> Result<(), Refusal> {
         if size <= GROUP_BYTES as u64 {
             return self.refuse(send, Refusal::Malformed).await;
@@ -249,12 +294,44 @@ impl DataServer {
         };
         let mut start = [head(size), proof.encode().into()];
         let bytes = start.iter().map(|chunk| chunk.len() as u64).sum();
-        self.send(peer, send, &mut start, bytes).await?;
-        for group in first..proof.count() {
-            let bytes = self.0.store.read_group(hash, &proof, group).await;
-            let bytes = bytes.map_err(|error| refusal_for(&error))?;
-            let count = bytes.len() as u64;
-            self.send(peer, send, &mut [bytes], count).await?;
+        self.send(reader.peer, send, &mut start, bytes).await?;
+        let mut tcp = match offer {
+            Some(offer) => open_tcp(reader, send, offer).await?,
+            None => None,
+        };
+        let mut read = Bytes::new();
+        for group in first..=proof.count() {
+            let reading = async {
+                match group < proof.count() {
+                    true => self.0.store.read_group(hash, &proof, group).await,
+                    false => Ok(Bytes::new()),
+                }
+            };
+            let sending = self.send_group(reader.peer, send, tcp.as_mut(), read);
+            let (sent, reading) = tokio::join!(sending, reading);
+            sent?;
+            read = reading.map_err(|error| refusal_for(&error))?;
+        }
+        Ok(())
+    }
+
+    async fn send_group(
+        &self,
+        peer: PeerId,
+        send: &mut SendStream,
+        tcp: Option<&mut Sealed>,
+        group: Bytes,
+    ) -> Result<(), Refusal> {
+        let count = group.len() as u64;
+        match tcp {
+            Some(stream) => match timeout(STALL, stream.send(&group)).await {
+                Ok(Ok(())) => {
+                    self.0.tcp_bytes.fetch_add(count, Ordering::Relaxed);
+                    self.count(peer, count);
+                }
+                _ => return Err(Refusal::NotHeld),
+            },
+            None => self.send(peer, send, &mut [group], count).await?,
         }
         Ok(())
     }
@@ -303,9 +380,45 @@ impl DataServer {
         bytes: u64,
     ) -> Result<(), Refusal> {
         write(send, chunks).await?;
+        self.count(peer, bytes);
+        Ok(())
+    }
+
+    fn count(&self, peer: PeerId, bytes: u64) {
         let mut served = self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
         super::count(&mut served, peer, bytes);
-        Ok(())
+    }
+}
+
+/// Opens the way that a reader offers, as far as that goes, and tells it which that is.
+async fn open_tcp(
+    reader: &Reader,
+    send: &mut SendStream,
+    offer: Offer,
+) -> Result<Option<Sealed>, Refusal> {
+    let (way, expected, connected) = match offer {
+        Offer::Listens { port, nonce } => {
+            match Sealed::connect(&reader.connection, port, nonce).await {
+                Ok(stream) => (Way::Connected, None, Some(stream)),
+                Err(_) => (Way::Quic, None, None),
+            }
+        }
+        Offer::Connects => match reader.port.as_ref().and_then(Expected::at) {
+            Some(expected) => {
+                let (port, nonce) = (expected.port, expected.nonce);
+                (Way::Listens { port, nonce }, Some(expected), None)
+            }
+            None => (Way::Quic, None, None),
+        },
+    };
+    write(send, &mut [Bytes::copy_from_slice(&way.encode())]).await?;
+    match expected {
+        // A reader that does not get through asks again without TCP.
+        Some(expected) => match expected.stream(&reader.connection).await {
+            Some(stream) => Ok(Some(stream)),
+            None => Err(Refusal::NotHeld),
+        },
+        None => Ok(connected),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Grant;
 use super::grant::GRANT_HASHES_MAX;
 use super::possession::Challenge;
+use super::sealed::Offer;
 use hedge_model::Hash;
 use iroh::endpoint::RecvStream;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const BATCH_HASHES_MAX: usize = 512;
 /// Longest request: a grant with all its hashes, the hashes asked for, and what is around them.
 const REQUEST_BYTES_MAX: usize = (GRANT_HASHES_MAX + BATCH_HASHES_MAX) * 32 + 1024;
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// The byte before data in an answer; any other is a [`super::Refusal`].
 pub(super) const ANSWER_DATA: u8 = 0;
@@ -22,6 +23,8 @@ pub(super) struct Request {
     pub wanted: Wanted,
     /// Where this is given, the answer has the tag of each group in place of the group's bytes, and no proof.
     pub challenge: Option<Challenge>,
+    /// For a large blob: how its groups may come over TCP.
+    pub tcp: Option<Offer>,
     pub grant: Option<Grant>,
 }
 
@@ -31,7 +34,8 @@ pub(super) enum Wanted {
     /// Blobs of one group at most. The answer has for each, in this order, [`ANSWER_DATA`], its length and its bytes,
     /// or one byte that refuses it.
     Small(Vec<Hash>),
-    /// A larger blob from one of its groups on. The answer is [`ANSWER_DATA`], its length, its proof and the bytes.
+    /// A larger blob from one of its groups on. The answer is [`ANSWER_DATA`], its length, its proof, the way of the groups
+    /// ([`super::sealed::Way`]) if TCP was offered, and the groups, which go that way.
     Large { hash: Hash, group: u64 },
 }
 
@@ -76,6 +80,10 @@ mod tests {
         let request = Request {
             wanted: Wanted::Small(vec![Hash([255; 32]); BATCH_HASHES_MAX]),
             challenge: Some(Challenge([255; 32])),
+            tcp: Some(Offer::Listens {
+                port: u16::MAX,
+                nonce: [255; 16],
+            }),
             grant: Some(grant),
         };
         assert!(request.encode().is_some());

@@ -12,7 +12,7 @@ use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{
     Broken, Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, LinkSender, Net, NetError,
-    Nonce, Tripwire, Tripwires, calls,
+    Nonce, TcpPort, Tripwire, calls,
 };
 use hedge_store::{Journal, Transport};
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ struct Shared {
     /// The secret of the ticket with which this supervisor joins.
     proof: Option<[u8; 16]>,
     journal: OnceLock<Journal>,
-    tripwires: OnceLock<Tripwires>,
+    tripwires: OnceLock<TcpPort>,
     peers: Mutex<HashMap<PeerId, Peer>>,
     /// Connections that others dialled and that were open when the last one arrived. Each supervisor dials two.
     admitted: Mutex<Vec<LinkSender>>,
@@ -115,7 +115,7 @@ impl PeerLinks {
     }
 
     /// Sets where the others may connect their tripwires.
-    pub fn offer(&self, tripwires: Option<Tripwires>) {
+    pub fn offer(&self, tripwires: Option<TcpPort>) {
         if let Some(tripwires) = tripwires {
             _ = self.0.tripwires.set(tripwires);
         }

@@ -28,7 +28,7 @@ pub(crate) use core_loop::Input;
 use core_loop::Standing;
 use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
-use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
+use hedge_net::{DataStore, Fetcher, Net, TcpPort, Ticket};
 use hedge_store::FORMAT_MAX;
 pub use hedge_store::Timing;
 use links::PeerLinks;
@@ -236,21 +236,25 @@ pub async fn run(
     }
 }
 
-/// Opens the TCP port for the tripwires of workers and other supervisors: the one with the number of a UDP port, if
+/// Opens the TCP port for tripwires and large blobs: the one with the number of a UDP port, if
 /// that is free.
 async fn tripwires(
     transport: &Threads,
     listen: SocketAddr,
+    net: &Net,
     links: &PeerLinks,
-) -> Result<Option<Tripwires>, NodeError> {
+) -> Result<Option<TcpPort>, NodeError> {
     let addr = links.local_addr();
     let port = addr.addrs.first().map_or(0, SocketAddr::port);
     let at = SocketAddr::new(listen.ip(), port);
-    let bound = transport.run(Tripwires::bind(at)).await?;
+    let bound = transport.run(TcpPort::bind(at)).await?;
     let told = |error: &std::io::Error| {
         tracing::warn!(%error, "no TCP port for tripwires: a worker that dies is noticed by its gap alone");
     };
     let tripwires = bound.inspect_err(told).ok();
+    if let Some(tripwires) = &tripwires {
+        net.use_tcp(tripwires.clone());
+    }
     links.offer(tripwires.clone());
     Ok(tripwires)
 }

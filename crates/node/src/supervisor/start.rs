@@ -16,7 +16,7 @@ use crate::transport::Threads;
 use hedge_model::group::GroupMember;
 use hedge_model::{PeerAddr, Time};
 use hedge_net::{
-    DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Tripwires, Trust,
+    DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, TcpPort, Ticket, Trust,
 };
 use hedge_store::{Journal, JournalEvent, Options, Place, StoreError};
 use std::collections::HashSet;
@@ -53,7 +53,7 @@ impl Supervisor {
         let alone = begin(&config, &journal, &group).await?;
         let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
         let clock = Clock::start(Time(0));
-        let tripwires = super::tripwires(&transport, config.listen, &links).await?;
+        let tripwires = super::tripwires(&transport, config.listen, &net, &links).await?;
         let (standing, stands) = watch::channel(Standing::default());
         let (ticket_contacts, contact_changes) = watch::channel(TicketContacts::default());
         let setup = Setup {
@@ -166,7 +166,7 @@ fn start_watch(
     clock: &Clock,
     inputs: &mpsc::Sender<Input>,
     transport: &Threads,
-    tripwires: Option<Tripwires>,
+    tripwires: Option<TcpPort>,
 ) -> Result<Watch, NodeError> {
     let settings = hedge_core::monitor::Settings::default();
     let (clock, inputs) = (clock.clone(), inputs.clone());

@@ -12,7 +12,7 @@ use hedge_core::supervisor::{MeasureMost, Measured};
 use hedge_model::msg::{Heartbeat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
 use hedge_model::{PeerId, Time};
-use hedge_net::{Broken, CloseReason, HeartbeatReceiver, LinkSender, Nonce, Tripwires};
+use hedge_net::{Broken, CloseReason, HeartbeatReceiver, LinkSender, Nonce, TcpPort};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ struct Shared {
     clock: Clock,
     inputs: mpsc::Sender<Input>,
     transport: Handle,
-    tripwires: Option<Tripwires>,
+    tripwires: Option<TcpPort>,
     /// Limits concurrent measurements, which would distort each other.
     probes: Arc<Semaphore>,
 }
@@ -86,7 +86,7 @@ impl Watch {
         clock: Clock,
         inputs: mpsc::Sender<Input>,
         transport: Handle,
-        tripwires: Option<Tripwires>,
+        tripwires: Option<TcpPort>,
     ) -> Result<Self, NodeError> {
         let state = State {
             ended: false,

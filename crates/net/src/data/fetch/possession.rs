@@ -4,7 +4,7 @@ use super::super::digest::GROUP_BYTES;
 use super::super::possession::{Challenge, Tagger};
 use super::super::wire::Wanted;
 use super::batch::{Batch, batches_of};
-use super::transfer::Incoming;
+use super::transfer::{Incoming, Tcp};
 use super::{AbortOnDrop, Failure, FetchError, Fetcher, SMALL_MAX, SourceFailure};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -92,7 +92,8 @@ impl Fetcher {
         let blobs = batch.left.clone();
         let hashes: Vec<Hash> = blobs.iter().map(|(hash, _)| *hash).collect();
         let wanted = Wanted::Small(hashes.clone());
-        let mut incoming = Incoming::open(connection, wanted, Some(challenge), None).await?;
+        let mut incoming =
+            Incoming::open(connection, wanted, Some(challenge), Tcp::None, None).await?;
         let mut own = self.0.store.read_some(hashes, usize::MAX).await.into_iter();
         for (hash, size) in blobs {
             let local = |error: crate::NetError| Failure::Local(error.to_string());
@@ -118,7 +119,8 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         let local = |error: crate::NetError| Failure::Local(error.to_string());
         let wanted = Wanted::Large { hash, group: 0 };
-        let mut incoming = Incoming::open(connection, wanted, Some(challenge), None).await?;
+        let mut incoming =
+            Incoming::open(connection, wanted, Some(challenge), Tcp::None, None).await?;
         if let Err(refusal) = incoming.begin(size).await? {
             return Err(SourceFailure::Refused(refusal).into());
         }
@@ -162,7 +164,7 @@ impl Fetcher {
 async fn read_over(connection: &Connection, hash: Hash, size: u64) -> Result<Bytes, Failure> {
     if size <= GROUP_BYTES as u64 {
         let wanted = Wanted::Small(vec![hash]);
-        let mut incoming = Incoming::open(connection, wanted, None, None).await?;
+        let mut incoming = Incoming::open(connection, wanted, None, Tcp::None, None).await?;
         let bytes = incoming.blob(size).await?.map_err(SourceFailure::Refused)?;
         return match *blake3::hash(&bytes).as_bytes() == hash.0 {
             true => Ok(bytes),
@@ -170,7 +172,7 @@ async fn read_over(connection: &Connection, hash: Hash, size: u64) -> Result<Byt
         };
     }
     let wanted = Wanted::Large { hash, group: 0 };
-    let mut incoming = Incoming::open(connection, wanted, None, None).await?;
+    let mut incoming = Incoming::open(connection, wanted, None, Tcp::None, None).await?;
     let proof = incoming.proof(hash, size).await?;
     let mut all = Vec::new();
     for group in 0..proof.count() {

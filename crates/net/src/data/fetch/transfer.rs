@@ -2,6 +2,7 @@
 
 use super::super::digest::Proof;
 use super::super::possession::{Challenge, TAG_BYTES};
+use super::super::sealed::{Expected, Offer, Sealed, Way};
 use super::super::wire::{ANSWER_DATA, Request, Wanted};
 use super::super::{Grant, Refusal};
 use super::{Failure, STALL, SourceFailure, TURN};
@@ -9,14 +10,31 @@ use bytes::Bytes;
 use hedge_model::Hash;
 use iroh::endpoint::{Connection, ReadError, RecvStream};
 use std::fmt;
+use std::time::Duration;
 use tokio::time::timeout;
 
+/// How long the reason may take to come for which a source breaks off.
+const REASON_WITHIN: Duration = Duration::from_secs(1);
+
+/// TCP beside a request.
+#[derive(Default)]
+pub(super) enum Tcp {
+    /// None.
+    #[default]
+    None,
+    /// It was offered, with this stream if the source is to connect it.
+    Offered(Option<Expected>),
+    /// The groups come over it.
+    Open(Box<Sealed>),
+}
+
 /// A source's answer: watches its progress and the lengths that it claims.
-#[derive(Debug)]
 pub(super) struct Incoming {
     recv: RecvStream,
     /// The answer's first byte, until it was looked at.
     first: Option<u8>,
+    /// How the groups of a large blob come, where it is not over QUIC.
+    tcp: Tcp,
     /// Received so far.
     pub bytes: u64,
 }
@@ -27,13 +45,22 @@ impl Incoming {
         connection: &Connection,
         wanted: Wanted,
         challenge: Option<Challenge>,
+        tcp: Tcp,
         grant: Option<&Grant>,
     ) -> Result<Incoming, Failure> {
-        let grant = grant.cloned();
+        let offer = match &tcp {
+            Tcp::Offered(Some(expected)) => Some(Offer::Listens {
+                port: expected.port,
+                nonce: expected.nonce,
+            }),
+            Tcp::Offered(None) => Some(Offer::Connects),
+            Tcp::None | Tcp::Open(_) => None,
+        };
         let request = Request {
             wanted,
             challenge,
-            grant,
+            tcp: offer,
+            grant: grant.cloned(),
         };
         let request = request
             .encode()
@@ -48,6 +75,7 @@ impl Incoming {
                 Some(_) => Ok(Incoming {
                     recv,
                     first: Some(answer[0]),
+                    tcp,
                     bytes: 0,
                 }),
                 None => Err(broken(&"it ended without an answer")),
@@ -92,6 +120,43 @@ impl Incoming {
         self.size(size).await?;
         let encoded = self.bytes(Proof::encoded_bytes(size) as usize).await?;
         Proof::decode(&encoded, hash, size).ok_or(SourceFailure::Unverified)
+    }
+
+    /// Opens the way on which the groups come, after the proof.
+    pub async fn open_way(&mut self, connection: &Connection) -> Result<(), SourceFailure> {
+        let Tcp::Offered(expected) = std::mem::take(&mut self.tcp) else {
+            return Ok(());
+        };
+        let way = self.bytes(Way::BYTES).await?;
+        let open = match (Way::decode(&way), expected) {
+            (Some(Way::Quic), _) => return Ok(()),
+            (Some(Way::Connected), Some(expected)) => expected.stream(connection).await,
+            (Some(Way::Listens { port, nonce }), None) => {
+                Sealed::connect(connection, port, nonce).await.ok()
+            }
+            _ => return Err(SourceFailure::Unverified),
+        };
+        self.tcp = Tcp::Open(Box::new(open.ok_or(SourceFailure::NoTcp)?));
+        Ok(())
+    }
+
+    /// The next group of a large blob.
+    pub async fn group(&mut self, count: usize) -> Result<Vec<u8>, SourceFailure> {
+        let Tcp::Open(stream) = &mut self.tcp else {
+            return self.bytes(count).await;
+        };
+        let failed = match stream.receive(count, STALL).await {
+            Ok(bytes) => {
+                self.bytes += bytes.len() as u64;
+                return Ok(bytes);
+            }
+            Err(failed) => failed,
+        };
+        // A source that breaks off says why over QUIC.
+        match timeout(REASON_WITHIN, self.recv.read(&mut [0])).await {
+            Ok(Err(error @ ReadError::Reset(_))) => Err(read_failure(error)),
+            _ => Err(failed),
+        }
     }
 
     /// So many bytes.

@@ -8,6 +8,7 @@ use hedge_net::{
     DataStore, Digest, FetchError, Grant, PlaceMode, Placement, SecretKey, SourceFailure,
 };
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -258,4 +259,34 @@ async fn forgotten_content_and_left_overs_of_a_killed_process_make_room() {
     expected.sort();
     assert_eq!(held, expected);
     assert_eq!(store.read(kept, 1 << 20).await.unwrap(), vec![1; 300_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_nobody_needs_are_moved_unless_somebody_may_still_write_to_them() {
+    let (_, [holder]) = grid().await;
+    let path = |name: &str| holder.path(name);
+    for name in ["moved", "linked", "written"] {
+        fs::write(path(name), name.repeat(1000)).unwrap();
+    }
+    fs::hard_link(path("linked"), path("other")).unwrap();
+    std::os::unix::fs::symlink(path("moved"), path("symbolic")).unwrap();
+    let open = |name: &str| fs::File::options().append(true).open(path(name)).unwrap();
+    let mut written = open("written");
+    let take = async |names: &[&str]| {
+        let paths = names.iter().map(|name| path(name)).collect();
+        holder.store.take_files(paths, |_| ()).await.unwrap()
+    };
+    let twice = take(&["symbolic", "moved"]).await;
+    assert_eq!(twice[0], twice[1], "the link leads to the file");
+    assert!(path("moved").exists(), "it is moved for neither");
+    let added = take(&["moved", "linked", "written"]).await;
+    assert!(!path("moved").exists(), "nobody needs it");
+    assert!(path("linked").exists() && path("written").exists());
+    // What is written to them now is in no blob.
+    open("linked").write_all(b"more").unwrap();
+    written.write_all(b"more").unwrap();
+    for (name, (hash, _)) in ["moved", "linked", "written"].into_iter().zip(added) {
+        let content = holder.store.read(hash, 1 << 20).await.unwrap();
+        assert_eq!(content, name.repeat(1000), "{name}");
+    }
 }

@@ -36,6 +36,9 @@ impl Supervisor {
         let me = hedge_net::peer_id(&key);
         let (transport, content) = (Threads::transport()?, Threads::content()?);
         let store = DataStore::open(&config.dir.join("content")).await?;
+        if config.durable {
+            store.write_early();
+        }
         if let Some(peers) = &config.neighbours {
             store.join_neighbours(peers);
         }

@@ -447,7 +447,7 @@ async fn keep(
         false => {
             let (stored, id) = (tools.stored.clone(), order.attempt);
             let note = move |hash| lock(&stored).push((id, hash));
-            let added = tools.store.add_files(large, note).await;
+            let added = tools.store.take_files(large, note).await;
             added.map_err(|error| failed(&error))?
         }
     };

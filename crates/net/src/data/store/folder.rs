@@ -155,6 +155,31 @@ impl Folder {
         Ok((temp, digest))
     }
 
+    /// Moves a file here and hashes it; none, and it stays where it is, if it lies on another file system, has several
+    /// names, or is open for writing.
+    pub(super) fn take(
+        &self,
+        path: &Path,
+        file: &File,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<(Temp, Digest)>> {
+        let about = file.metadata()?;
+        let to = self.temp_path();
+        if about.nlink() > 1 || fs::rename(path, &to).is_err() {
+            return Ok(None);
+        }
+        // What was opened may be another file, which a link at the path led to.
+        let same = fs::symlink_metadata(&to)
+            .is_ok_and(|moved| (moved.dev(), moved.ino()) == (about.dev(), about.ino()));
+        if !same || is_written(file) || self.seal(file, false).is_err() {
+            fs::rename(&to, path)?;
+            return Ok(None);
+        }
+        let temp = Temp(Some(to));
+        let digest = Digest::of_open(file, buffer)?;
+        Ok(Some((temp, digest)))
+    }
+
     /// Gives a sealed file of another store a second name here. None where it is not sealed as files are here, or lies on
     /// another file system.
     pub(super) fn link_in(&self, file: &File) -> io::Result<Option<Temp>> {
@@ -365,6 +390,18 @@ impl Drop for Temp {
             _ = fs::remove_file(path);
         }
     }
+}
+
+/// Whether a process may write to an open file: the system grants no read lease then. Nobody else must be able to open it,
+/// as the lease would be broken by a signal to this process.
+fn is_written(file: &File) -> bool {
+    let lease = |kind: libc::c_int| {
+        // SAFETY: the descriptor is open, and the call takes no memory.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) == 0 }
+    };
+    let written = !lease(libc::F_RDLCK);
+    lease(libc::F_UNLCK);
+    written
 }
 
 /// Renames a file, and makes the folder above its new name where it is missing.

@@ -9,11 +9,11 @@ mod neighbours;
 mod part;
 mod place;
 mod retired;
+mod take;
 
 pub use place::{PlaceMode, Placement};
 
 use super::digest::{Digest, GROUP_BYTES, Proof};
-use super::parallel;
 use crate::NetError;
 use bytes::Bytes;
 use catalog::{Catalog, Held};
@@ -27,7 +27,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -57,6 +57,7 @@ struct Inner {
     syncs: AtomicU64,
     /// Where this store serves the stores of this user's other peers on this machine, beside their sockets.
     neighbours: OnceLock<PathBuf>,
+    writes_early: AtomicBool,
 }
 
 impl DataStore {
@@ -87,9 +88,15 @@ impl DataStore {
             synced: tokio::sync::Mutex::default(),
             syncs: AtomicU64::new(0),
             neighbours: OnceLock::new(),
+            writes_early: AtomicBool::new(false),
         }));
         tokio::spawn(retired::remove_old(Arc::downgrade(&store.0)));
         Ok(store)
+    }
+
+    /// Has large blobs written to the disk while they arrive, from now on; for a store that persists what it takes in.
+    pub fn write_early(&self) {
+        self.0.writes_early.store(true, Ordering::Relaxed);
     }
 
     /// Keeps these bytes.
@@ -138,21 +145,6 @@ impl DataStore {
             Some(added) => Ok(added),
             None => Err(file_error("take in", path, "it was not added")),
         }
-    }
-
-    /// Keeps copies of files, on all processors; returns their hashes and lengths in the same order. Where one cannot
-    /// be read, those that were added already stay. `note` is told of each blob before it is listed.
-    pub async fn add_files(
-        &self,
-        paths: Vec<PathBuf>,
-        note: impl Fn(Hash) + Send + Sync + 'static,
-    ) -> Result<Vec<(Hash, u64)>, NetError> {
-        let added = self.blocking(move |store| {
-            let add = |path: &PathBuf, buffer: &mut Vec<u8>| store.copy_in(path, buffer, &note);
-            Ok(parallel::map(&paths, parallel::THREADS_MAX, add))
-        });
-        let added = added.await.map_err(|error| self.failed("add to", error))?;
-        added.into_iter().collect()
     }
 
     /// Keeps a file where it is, without a copy. A later change of the file damages the blob, which is noticed
@@ -502,27 +494,6 @@ impl DataStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.damaged(hash, error)),
             Err(error) => Err(self.failed("read", error)),
         }
-    }
-
-    fn copy_in(
-        &self,
-        path: &Path,
-        buffer: &mut Vec<u8>,
-        note: impl Fn(Hash),
-    ) -> Result<(Hash, u64), NetError> {
-        let failed = |error| file_error("take in", path, error);
-        // Checked here because a folder can be opened, and a pipe is waited for.
-        let about = fs::metadata(path).map_err(failed)?;
-        if !about.is_file() {
-            return Err(file_error("take in", path, "it is not a file"));
-        }
-        self.check_room(about.len())
-            .map_err(|why| file_error("take in", path, why))?;
-        let file = File::open(path).map_err(failed)?;
-        let (copy, digest) = self.0.folder.copy(&file, buffer).map_err(failed)?;
-        note(digest.hash);
-        self.install(Some(copy), &digest).map_err(failed)?;
-        Ok((digest.hash, digest.size))
     }
 
     /// Names a copy whose content has this digest, and lists it. Where the blob is held already the copy is removed.

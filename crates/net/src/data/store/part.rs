@@ -5,7 +5,9 @@ use super::{DataStore, Held, lock};
 use hedge_model::Hash;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The beginning of a blob that nobody continued for this long is removed.
@@ -41,7 +43,11 @@ impl DataStore {
                 .create(group == 0)
                 .truncate(false)
                 .open(store.0.folder.arriving(hash))?;
-            file.write_all_at(&bytes, group * GROUP_BYTES as u64)?;
+            let at = group * GROUP_BYTES as u64;
+            file.write_all_at(&bytes, at)?;
+            if store.0.writes_early.load(Ordering::Relaxed) {
+                begin_writing(&file, at, bytes.len());
+            }
             let mut parts = lock(&store.0.parts);
             let (groups, since) = parts.entry(hash).or_insert((0, Instant::now()));
             *groups = (*groups).max(group + 1);
@@ -77,5 +83,19 @@ impl DataStore {
             }
             keep
         });
+    }
+}
+
+/// Has the system write a part of a file to the disk without waiting for it: less is left to wait for when the blob is
+/// persisted.
+fn begin_writing(file: &File, at: u64, bytes: usize) {
+    // SAFETY: the descriptor is open. Where the system refuses, the bytes are written when they are persisted.
+    unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            at as i64,
+            bytes as i64,
+            libc::SYNC_FILE_RANGE_WRITE,
+        );
     }
 }

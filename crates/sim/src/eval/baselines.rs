@@ -300,7 +300,6 @@ mod tests {
             urgency: 1.0,
             critical: &critical,
             elapsed_s: 2.0,
-            ready: 0,
             open: 2,
             unstarted_s: 0.0,
             path_s: 0.01,
@@ -311,6 +310,7 @@ mod tests {
         let view = View {
             now: Time(0),
             jobs: vec![job],
+            waiting_jobs: 0,
             workers: vec![worker(1, 0), worker(2, 2000), worker(3, 1000)],
             pool_speed: 3.0,
             beliefs: Beliefs::default(),

@@ -36,6 +36,11 @@ impl ActiveTasks {
     }
 
     /// Returns all tasks in their order.
+    /// Returns the jobs that have tasks here.
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.0.keys().copied()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (TaskId, &ActiveTask)> {
         self.0.keys().flat_map(|job| self.of_job(*job))
     }

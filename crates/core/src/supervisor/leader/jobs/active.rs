@@ -100,13 +100,23 @@ impl ActiveJobs {
         self.jobs.iter().map(|(id, job)| (*id, job))
     }
 
-    /// Updates what the redundancy policies need to know about all jobs, from their durable state.
-    pub fn update_policy_inputs(&mut self, jobs: &OrdMap<JobId, Arc<Job>>) {
-        for (id, active_job) in &mut self.jobs {
-            if let Some(job) = jobs.get(id) {
+    /// Updates what the redundancy policies need to know about some jobs, from their durable state.
+    pub fn update_policy_inputs(&mut self, ids: &[JobId], jobs: &OrdMap<JobId, Arc<Job>>) {
+        for id in ids {
+            if let Some((active_job, job)) = self.jobs.get_mut(id).zip(jobs.get(id)) {
                 active_job.update_policy_inputs(job);
             }
         }
+    }
+
+    /// Returns how many jobs that a policy decides for have tasks that could start, `at_most` of them.
+    pub fn count_waiting(&mut self, at_most: usize, jobs: &OrdMap<JobId, Arc<Job>>) -> usize {
+        let waiting = self.jobs.iter_mut().filter_map(|(id, active_job)| {
+            active_job.update_policy_inputs(jobs.get(id)?);
+            let ready = active_job.policy_inputs()?.ready() > 0;
+            (ready && !active_job.is_ending()).then_some(())
+        });
+        waiting.take(at_most).count()
     }
 
     /// Drops the cached task bodies that `stale` selects. They are built again when needed.

@@ -25,8 +25,8 @@ const GAP_MIN: Duration = Duration::from_millis(1);
 /// Minimum interval per attempt, worker or job in the view, so that evaluations take at most a few percent of a busy
 /// supervisor's time.
 const GAP_EACH: Duration = Duration::from_micros(10);
-/// What jobs add to the interval at most, so that thousands of waiting jobs do not delay a copy for long.
-const GAP_JOBS_MAX: Duration = Duration::from_millis(50);
+/// Waiting jobs are counted up to this number, so that thousands of them make an evaluation no longer.
+const WAITING_JOBS_MAX: usize = 1_000;
 /// The interval is also at least this part (1/10) of the time after which a policy asked to be evaluated again, up to
 /// [`GAP_EACH_MAX`] per attempt or worker: the view changes little until then.
 const GAP_SHARE: u32 = 10;
@@ -112,12 +112,15 @@ impl Leadership<'_> {
             return leader.evaluate_at(at);
         }
         leader.evaluations.due = false;
-        leader.jobs.update_policy_inputs(&self.state.jobs);
+        let running: Vec<JobId> = leader.tasks.jobs().collect();
+        let durable = &self.state.jobs;
+        leader.jobs.update_policy_inputs(&running, durable);
+        let waiting = leader.jobs.count_waiting(WAITING_JOBS_MAX, durable);
         let mut again: Option<Duration> = None;
         let mut seen = 0;
         let mut ahead = BTreeSet::new();
-        for mut policy in self.policies() {
-            let Some(view) = self.view().policy_view(&policy) else {
+        for mut policy in self.policies(&running) {
+            let Some(view) = self.view().policy_view(&policy, &running, waiting) else {
                 self.return_policy(policy);
                 continue;
             };
@@ -140,7 +143,7 @@ impl Leadership<'_> {
         self.set_ahead(ahead);
         let leader = &mut *self.leader;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let for_jobs = GAP_EACH.saturating_mul(count(jobs)).min(GAP_JOBS_MAX);
+        let for_jobs = GAP_EACH.saturating_mul(count(jobs.min(WAITING_JOBS_MAX)));
         if seen == 0 && for_jobs < GAP_MIN {
             return;
         }
@@ -281,13 +284,15 @@ impl Leadership<'_> {
         }
     }
 
-    /// Returns the policies to evaluate, each to be handed back with [`Self::return_policy`].
-    fn policies(&mut self) -> Vec<BorrowedPolicy> {
+    /// Returns the policies of these jobs, each to be handed back with [`Self::return_policy`].
+    fn policies(&mut self, running: &[JobId]) -> Vec<BorrowedPolicy> {
         if let Some(policy) = self.policy.take() {
             return vec![BorrowedPolicy { only: None, policy }];
         }
-        let active = self.leader.jobs.iter().filter(|(_, job)| !job.is_ending());
-        let active = active.filter_map(|(id, _)| self.state.jobs.get(&id));
+        let active = running.iter().filter_map(|id| {
+            let going_on = !self.leader.jobs.get(*id)?.is_ending();
+            self.state.jobs.get(id).filter(|_| going_on)
+        });
         let wanted: Vec<Redundancy> = active.map(|job| job.spec.qos().redundancy).collect();
         let borrowed = |shipped: &Shipped| {
             let policy = shipped
@@ -309,8 +314,14 @@ impl Leadership<'_> {
 }
 
 impl<'a> LeaderView<'a> {
-    /// Returns the view for a policy; none if no job that it decides for has running tasks.
-    fn policy_view(&self, borrowed: &BorrowedPolicy) -> Option<View<'a>> {
+    /// Returns the view for a policy, of those of the `running` jobs that it decides for; none if they have no running
+    /// tasks.
+    fn policy_view(
+        &self,
+        borrowed: &BorrowedPolicy,
+        running: &[JobId],
+        waiting_jobs: usize,
+    ) -> Option<View<'a>> {
         let leader = self.leader;
         let attempts = leader.tasks.iter().flat_map(|(_, task)| task.attempts());
         let running_s = attempts.filter(|attempt| attempt.state().holds());
@@ -325,8 +336,9 @@ impl<'a> LeaderView<'a> {
             workers: Vec::new(),
         };
         let mut jobs = Vec::new();
-        for (id, active_job) in leader.jobs.iter() {
-            let Some(job) = self.state.jobs.get(&id).filter(|job| job.active()) else {
+        for id in running.iter().copied() {
+            let active = self.state.jobs.get(&id).filter(|job| job.active());
+            let Some((job, active_job)) = active.zip(leader.jobs.get(id)) else {
                 continue;
             };
             let kind = job.spec.qos().redundancy;
@@ -348,7 +360,6 @@ impl<'a> LeaderView<'a> {
                 urgency,
                 critical: active_job.critical(),
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
-                ready: inputs.ready(),
                 open: job.spec.task_count() - job.done,
                 path_s: inputs.path_s(&self.state.learned, &job.spec),
                 unstarted_s: inputs.unstarted_s(&self.state.learned, &job.spec),
@@ -366,6 +377,7 @@ impl<'a> LeaderView<'a> {
         Some(View {
             now: self.now,
             jobs,
+            waiting_jobs,
             workers: seen.workers,
             pool_speed: leader
                 .pool

@@ -49,8 +49,10 @@ pub struct CopyOrder {
 pub struct View<'a> {
     /// The current time.
     pub now: Time,
-    /// Active jobs that the policy decides for, oldest first.
+    /// Active jobs with running tasks that the policy decides for, oldest first.
     pub jobs: Vec<SeenJob<'a>>,
+    /// Jobs with tasks that could start, if a worker were free; counted up to a thousand.
+    pub waiting_jobs: usize,
     /// Workers that have free slots or run a task of these jobs.
     pub workers: Vec<SeenWorker>,
     /// Work of all workers per second, in seconds at standard speed, with one task on each.
@@ -74,8 +76,6 @@ pub struct SeenJob<'a> {
     pub critical: &'a CriticalSet,
     /// Time since it was accepted, in seconds.
     pub elapsed_s: f64,
-    /// Tasks without an attempt whose groups may start.
-    pub ready: u32,
     /// Tasks that are not done.
     pub open: u32,
     /// Work of the tasks that have no attempt yet, in seconds at standard speed.

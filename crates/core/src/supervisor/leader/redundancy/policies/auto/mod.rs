@@ -161,7 +161,7 @@ impl Policy for Auto {
     }
 
     fn ahead(&mut self, view: &View<'_>) -> Vec<TaskId> {
-        let waiting = view.jobs.iter().filter(|job| job.ready > 0).count();
+        let waiting = view.waiting_jobs;
         if waiting == 0 {
             return Vec::new();
         }

@@ -22,7 +22,9 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         let local = |error: io::Error| Failure::Local(error.to_string());
         let proof = incoming.proof(hash, size).await?;
-        incoming.open_way(connection).await?;
+        if !incoming.open_way(connection).await? {
+            self.note_without_tcp(PeerId(*connection.remote_id().as_bytes()));
+        }
         let mut arrived = None;
         for group in first..=proof.count() {
             let storing = async {

@@ -122,14 +122,14 @@ impl Incoming {
         Proof::decode(&encoded, hash, size).ok_or(SourceFailure::Unverified)
     }
 
-    /// Opens the way on which the groups come, after the proof.
-    pub async fn open_way(&mut self, connection: &Connection) -> Result<(), SourceFailure> {
+    /// Opens the way on which the groups come, after the proof. Returns whether it is the one that was offered.
+    pub async fn open_way(&mut self, connection: &Connection) -> Result<bool, SourceFailure> {
         let Tcp::Offered(expected) = std::mem::take(&mut self.tcp) else {
-            return Ok(());
+            return Ok(true);
         };
         let way = self.bytes(Way::BYTES).await?;
         let open = match (Way::decode(&way), expected) {
-            (Some(Way::Quic), _) => return Ok(()),
+            (Some(Way::Quic), _) => return Ok(false),
             (Some(Way::Connected), Some(expected)) => expected.stream(connection).await,
             (Some(Way::Listens { port, nonce }), None) => {
                 Sealed::connect(connection, port, nonce).await.ok()
@@ -137,7 +137,7 @@ impl Incoming {
             _ => return Err(SourceFailure::Unverified),
         };
         self.tcp = Tcp::Open(Box::new(open.ok_or(SourceFailure::NoTcp)?));
-        Ok(())
+        Ok(true)
     }
 
     /// The next group of a large blob.

@@ -289,8 +289,8 @@ fn a_disk_that_has_less_than_the_task_asked_for_is_the_machines_fault() {
 fn outputs_that_a_full_disk_cannot_keep_are_made_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let (grid, marks) = cramped(folder.path());
-    // They fit once, but not beside their copy in the store.
-    let script = "head -c 10000000 /dev/urandom > out";
+    // They fit once, but not beside a copy in the store, which a file with two names needs.
+    let script = "head -c 10000000 /dev/urandom > out && ln out twin";
     let no_copies = "[qos]\nredundancy = \"none\"\n";
     let job = [no_copies, &task("t", script, "outputs = [\"out\"]")].concat();
     let why = fails_there_only(&grid, &marks, &job, "moved");

@@ -3,7 +3,7 @@
 //!
 //! Time is a parameter, input arrives as events, and output is a list of actions. They use no clock, socket, file,
 //! thread or system randomness, so the same events always give the same actions. The live grid and the simulator run
-//! this same code.
+//! this same code. `clippy.toml` forbids the rest.
 
 pub mod commit_batcher;
 pub mod group;

@@ -1,7 +1,8 @@
 //! The boundary between a worker and the runtimes of its tasks. The worker starts, suspends, resumes and ends attempts
 //! here, and gets their progress and usage, independent of the runtime.
 //!
-//! A new runtime is a module beside this one, a variant of [`Attempt`], and the arms that the compiler then asks for.
+//! A new runtime is an arm in [`Runner::start`]; one without processes is also a module beside this one and a variant of
+//! [`Attempt`].
 //! Suspension, priority and progress concern only processes of the [`Spawner`]. A runtime that needs processes therefore
 //! has the [`Spawner`] start them, so that sandbox, limits, suspension and accounting hold for it too.
 

@@ -152,10 +152,8 @@ impl Net {
             mdns,
         } = config;
         let peer = peer_id(&key);
-        let alpns = match data {
-            Some(_) => vec![ALPN_CONTROL.to_vec(), ALPN_DATA.to_vec()],
-            None => vec![ALPN_CONTROL.to_vec()],
-        };
+        let mut alpns = vec![ALPN_CONTROL.to_vec()];
+        alpns.extend(data.as_ref().map(|_| ALPN_DATA.to_vec()));
         let trusted = Trusted::default();
         let mut builder = Endpoint::builder(presets::Minimal)
             // No relay but those that the grid names.
@@ -187,8 +185,7 @@ impl Net {
             why: plain(&error),
         })?;
         let (undecided, incoming) = mpsc::channel(UNDECIDED_MAX);
-        let connections = Connections::default();
-        let tcp = Arc::new(OnceLock::new());
+        let (connections, tcp) = (Connections::default(), Arc::new(OnceLock::new()));
         let acceptor = Acceptor {
             endpoint: endpoint.clone(),
             connections: connections.clone(),

@@ -35,7 +35,8 @@ impl Content {
         }
     }
 
-    /// Notes that an attempt's inputs are about to be fetched. Returns the bytes of those that are not here yet.
+    /// Notes that an attempt's inputs are about to be fetched. Returns the bytes of those that were neither
+    /// fetched nor made since the worker attached.
     pub fn fetch(&mut self, body: &Body, order: &Assignment) -> u64 {
         let mut moved = 0u64;
         let job = body.job;

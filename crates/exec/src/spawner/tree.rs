@@ -1,4 +1,5 @@
-//! The processes below the spawner: all of them are of its attempt.
+//! Finds and measures processes through `/proc`. Those below a spawner are of its attempt, but for the interpreter from
+//! which Python tasks are forked.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -160,7 +161,8 @@ pub(crate) fn written_by(pids: &[i32]) -> u64 {
     pids.iter().map(one).sum()
 }
 
-/// These processes and all below them. One that loses its parent meanwhile can be missed.
+/// These processes and all below them, as far as the kernel lists children. One that loses its parent meanwhile can be
+/// missed.
 pub(crate) fn below(mut pids: Vec<i32>) -> Vec<i32> {
     let mut at = 0;
     while let Some(pid) = pids.get(at) {

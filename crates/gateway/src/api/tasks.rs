@@ -1,4 +1,4 @@
-//! Tasks of a job.
+//! Tasks, groups and attempts of a job, and explanations.
 
 use super::jobs::job_of;
 use crate::app::App;
@@ -80,7 +80,7 @@ pub async fn list_groups(
     answer.await.map(JsonBytes)
 }
 
-/// How old an answer may be.
+/// How old an answer that was given to somebody else may be; none by default.
 fn max_age(query: &Query) -> Result<Duration, Problem> {
     let age = query.one::<u32>("max_age_ms")?.unwrap_or(0);
     Ok(Duration::from_millis(age.into()))

@@ -73,7 +73,7 @@ impl InputFiles {
         self.files.values().cloned().collect()
     }
 
-    /// Returns the first file that the store dropped because its content had changed when it was read.
+    /// Returns a file that the store dropped because its content had changed when it was read.
     pub(super) fn changed(&self, is_held: impl Fn(Hash) -> bool) -> Option<&Path> {
         let gone = self.files.iter().find(|(hash, _)| !is_held(**hash));
         gone.map(|(_, (path, _))| path.as_path())
@@ -92,6 +92,8 @@ pub(super) struct InUse {
 }
 
 impl InUse {
+    /// Uses these blobs from now on. Comes before they are added or fetched: the end of another request removes those that
+    /// nobody uses.
     pub fn new(blobs: &Arc<ClientBlobs>, hashes: Vec<Hash>) -> Self {
         let mut uses = lock(&blobs.uses);
         for hash in &hashes {
@@ -117,7 +119,7 @@ impl Drop for InUse {
                 unused.push(hash);
             }
         }
-        // Remove them from the list before another request can count on them.
+        // While `uses` is locked, so that no new request counts on a blob that is about to go.
         let forget = self.blobs.store.forget(unused);
         drop(uses);
         // Without a runtime the process is ending, and the store's directory with it.

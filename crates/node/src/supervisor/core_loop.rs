@@ -44,9 +44,9 @@ const PROPOSALS_MAX: usize = 65_536;
 const FETCHES_MAX: usize = 32;
 /// The most supervisors of a group that a joining supervisor dials.
 const INVITERS_MAX: usize = 32;
-/// How often the leader checks for absent members of the group.
+/// How often the loop looks for absent and revoked members, new relays, memory to give back and a slow journal.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// After this long without a commit, the loop logs a warning.
+/// After this long with records that wait and nothing committed, the loop logs a warning.
 const JOURNAL_SLOW: Duration = Duration::from_secs(5);
 /// How long the handover of leadership may take when the supervisor stops.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
@@ -216,6 +216,7 @@ pub(crate) struct Loop {
     moved: Moved,
     look_at: Instant,
     trimmer: HeapTrimmer,
+    /// Connections that wait for the core to admit their peer, oldest first.
     pub(super) undecided: HashMap<PeerId, Vec<Incoming>>,
     pub(super) workers: HashMap<PeerId, Worker>,
     pub(super) clients: HashMap<ConnId, LinkSender>,
@@ -485,7 +486,7 @@ impl Loop {
         }
     }
 
-    /// A rejection ends a supervisor that is in no group. If it is in one, the other supervisor may be wrong.
+    /// A rejection ends a supervisor that is in no group, or was revoked. Else the other supervisor may be wrong.
     fn on_rejected(&mut self, by: PeerId, reason: CloseReason) -> Result<(), End> {
         let group = self.group.borrow();
         if group.seats.contains_key(&group.me) && reason != CloseReason::Revoked {

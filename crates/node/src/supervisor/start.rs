@@ -35,13 +35,7 @@ impl Supervisor {
         let key = hedge_net::load_or_create_identity(&config.dir)?;
         let me = hedge_net::peer_id(&key);
         let (transport, content) = (Threads::transport()?, Threads::content()?);
-        let store = DataStore::open(&config.dir.join("content")).await?;
-        if config.durable {
-            store.write_early();
-        }
-        if let Some(peers) = &config.neighbours {
-            store.join_neighbours(peers);
-        }
+        let store = open_store(&config).await?;
         let trust = Trust::new([me]);
         let server = DataServer::new(store.clone(), trust.clone());
         let net = bind(&transport, &content, &key, &config, server).await?;
@@ -134,6 +128,17 @@ impl Supervisor {
             }
         });
     }
+}
+
+async fn open_store(config: &SupervisorConfig) -> Result<DataStore, NodeError> {
+    let store = DataStore::open(&config.dir.join("content")).await?;
+    if config.durable {
+        store.write_early();
+    }
+    if let Some(peers) = &config.neighbours {
+        store.join_neighbours(peers);
+    }
+    Ok(store)
 }
 
 /// Joins its group, gets its vote, and keeps ticket files up to date. An error ends the supervisor.

@@ -42,7 +42,8 @@ pub(super) fn tell_how(config: &OwnerConfig, runner: &Runner) {
     }
 }
 
-/// Starts all sources of activity. They stop when the returned value is dropped.
+/// Starts all sources of activity, which stop when the returned value is dropped, and a clock where the rules name hours,
+/// which stops with the queue of inputs.
 pub(super) async fn watch(
     config: &OwnerConfig,
     inputs: &mpsc::Sender<Input>,

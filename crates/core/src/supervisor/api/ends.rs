@@ -75,7 +75,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Gives up these tasks, as far as they have not ended; answers once that is recorded.
+    /// Gives up those of these tasks that have not ended and are not about to, of any job; answers once that is recorded,
+    /// and at once where there are none.
     pub(crate) fn on_cancel_tasks(
         &mut self,
         peer: PeerId,

@@ -1,7 +1,8 @@
 //! Blobs kept on disk under their hashes, each in a file of its own.
 //!
 //! A blob that was added survives a kill of the process from then on, and a loss of power once [`DataStore::persist`]
-//! has returned. Its bytes are hashed while they are written, and verified again whenever they are read or served.
+//! has returned. Its bytes are hashed while they are written, and verified again whenever they are read or
+//! served. A file that is placed was verified in the last ten minutes, or has not changed since.
 
 mod catalog;
 mod folder;
@@ -34,7 +35,7 @@ use tokio::sync::Semaphore;
 
 /// Free space that added blobs leave on the disk, for the journal beside them.
 const ROOM_KEPT_BYTES: u64 = 4 << 20;
-/// Operations on files at a time. Each has two files open at most.
+/// Operations on files at a time. Each has two files open at most, or as many for each thread that takes files in.
 const OPERATIONS_MAX: usize = 16;
 
 /// Blobs kept on disk under their hashes; cheap to clone. One process at a time may open a folder.
@@ -402,7 +403,7 @@ impl DataStore {
         match found.await {
             Ok(Some(proof)) => Ok(proof),
             Ok(None) => Err(self.damaged(hash, "its content has another hash")),
-            Err(error) => Err(self.damaged(hash, error)),
+            Err(error) => Err(self.unreadable(hash, error)),
         }
     }
 
@@ -423,7 +424,7 @@ impl DataStore {
         match read.await {
             Ok(Some(bytes)) => Ok(bytes.into()),
             Ok(None) => Err(self.damaged(hash, "a part of its content is wrong")),
-            Err(error) => Err(self.damaged(hash, error)),
+            Err(error) => Err(self.unreadable(hash, error)),
         }
     }
 
@@ -469,6 +470,16 @@ impl DataStore {
         NetError::Damaged(hash)
     }
 
+    /// Gives up a blob that cannot be read, unless another time may do, as with too many open files.
+    pub(super) fn unreadable(&self, hash: Hash, error: io::Error) -> NetError {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        let is_gone = matches!(error.kind(), NotFound | UnexpectedEof | InvalidData);
+        match is_gone || error.raw_os_error() == Some(libc::EIO) {
+            true => self.damaged(hash, error),
+            false => self.failed("read", error),
+        }
+    }
+
     /// Runs an operation on files on a thread where it holds nobody up, a bounded number at a time.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -491,8 +502,7 @@ impl DataStore {
         match read() {
             Ok(bytes) if *blake3::hash(&bytes).as_bytes() == hash.0 => Ok(bytes.into()),
             Ok(_) => Err(self.damaged(hash, "its content has another hash")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.damaged(hash, error)),
-            Err(error) => Err(self.failed("read", error)),
+            Err(error) => Err(self.unreadable(hash, error)),
         }
     }
 
@@ -551,4 +561,28 @@ fn file_error(what: &'static str, path: &Path, why: impl Display) -> NetError {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_blob_that_cannot_be_read_just_now_is_not_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DataStore::open(dir.path()).await.unwrap();
+        let hash = store.add_bytes(vec![7; 100]).await.unwrap();
+        let busy = io::Error::from_raw_os_error(libc::EMFILE);
+        assert!(matches!(
+            store.unreadable(hash, busy),
+            NetError::Store { .. }
+        ));
+        assert!(store.has(hash), "another time it can be read");
+        let broken = io::Error::from_raw_os_error(libc::EIO);
+        assert!(matches!(
+            store.unreadable(hash, broken),
+            NetError::Damaged(_)
+        ));
+        assert!(!store.has(hash));
+    }
 }

@@ -68,7 +68,7 @@ impl DataStore {
             return Ok(());
         }
         let from = self.path(hash).and_then(File::open);
-        let from = from.map_err(|error| self.damaged(hash, error))?;
+        let from = from.map_err(|error| self.unreadable(hash, error))?;
         let to = File::options()
             .read(true)
             .write(true)
@@ -115,7 +115,7 @@ impl DataStore {
             return Ok(held);
         }
         let path = self.0.folder.blob(hash);
-        let about = fs::metadata(&path).map_err(|error| self.damaged(hash, error))?;
+        let about = fs::metadata(&path).map_err(|error| self.unreadable(hash, error))?;
         if !held.needs_check(&about) {
             return Ok(held);
         }

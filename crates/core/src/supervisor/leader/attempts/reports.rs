@@ -50,7 +50,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Handles a worker's report of how an attempt ended. A pending checkpoint of the attempt is recorded first.
+    /// Handles a worker's report of how an attempt ended, once. The record of an unsuccessful end waits for a pending
+    /// checkpoint of the attempt, for a minute at most.
     pub(crate) fn on_report(&mut self, ix: WorkerIx, report: Report) {
         let known = self.leader.tasks.attempt(report.attempt);
         let repeated =

@@ -379,14 +379,14 @@ impl<'a> LeaderView<'a> {
             jobs,
             waiting_jobs,
             workers: seen.workers,
-            pool_speed: leader
-                .pool
-                .iter()
-                .filter(|worker| worker.usable())
-                .map(|worker| worker.speed())
-                .sum(),
+            pool_speed: self.pool_speed(),
             beliefs: self.state.learned.beliefs(),
         })
+    }
+
+    fn pool_speed(&self) -> f64 {
+        let usable = self.leader.pool.iter().filter(|worker| worker.usable());
+        usable.map(|worker| worker.speed()).sum()
     }
 
     /// Returns the share of a task's work that is done where its next attempt begins.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import functools
@@ -136,8 +135,6 @@ class Grid:
         Where it was lost with its worker, this waits until the task has run again, and gives what it left then. Raises
         GridError.
         """
-        if file.get("base64") is not None:
-            return bytearray(base64.b64decode(file["base64"]))
         return self._of_task(job, task, file, lambda path: self._http.request("GET", path))
 
     def upload_file(self, path: Path) -> str:
@@ -148,10 +145,7 @@ class Grid:
     def download_file(self, job: int, task: str, file: Mapping[str, Any], target: Path) -> None:
         """As :meth:`download`, to the file ``target``. Raises GridError and OSError."""
         with open(target, "wb") as written:
-            if file.get("base64") is not None:
-                written.write(base64.b64decode(file["base64"]))
-            else:
-                self._of_task(job, task, file, lambda path: download_file(str(self._socket), path, written))
+            self._of_task(job, task, file, lambda path: download_file(str(self._socket), path, written))
 
     def _of_task(self, job: int, task: str, file: Mapping[str, Any], get: Callable[[str], T]) -> T:
         """What ``get`` makes of the path of a file that a task left."""

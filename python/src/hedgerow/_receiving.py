@@ -216,6 +216,9 @@ class Receiver:
         values = task.values
         if values is None:
             return ready.call.fail(HedgerowError(f"task {task.label} did not say where the value of this call is"))
+        if values["base64"] is not None:
+            content = bytearray(base64.b64decode(values["base64"]))
+            return ready.call.finish(Stored(lambda: content, self._settings.result_format))
         fetch = functools.partial(self._grid.download, self._job, task.label, values)
         return ready.call.finish(Stored(fetch, self._settings.result_format))
 

@@ -387,9 +387,8 @@ impl Fetcher {
             };
             self.0.fetched.add(peer, incoming.bytes, since.elapsed());
             match (taken, wanted) {
-                (Err(Failure::Source(SourceFailure::NoTcp)), _) => {
-                    self.note_without_tcp(peer);
-                }
+                // It is asked for again, without TCP.
+                (Err(Failure::Source(SourceFailure::NoTcp)), _) => {}
                 (Ok(()), Wanted::Large { hash, group }) => {
                     batch.left.retain(|(h, _)| *h != hash);
                     if group == 0 {

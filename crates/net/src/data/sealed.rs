@@ -19,7 +19,7 @@ use tokio::time::timeout;
 pub(super) const TCP_BYTES_MIN: u64 = 4 << 20;
 /// Bytes that are encrypted at once.
 const RECORD_BYTES: usize = 128 << 10;
-/// How long a source tries to connect. The reader waits meanwhile.
+/// How long one end tries to connect. The other waits meanwhile.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const LABEL: &[u8] = b"hedgerow blob over tcp 1";
 

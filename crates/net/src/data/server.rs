@@ -396,30 +396,32 @@ async fn open_tcp(
     send: &mut SendStream,
     offer: Offer,
 ) -> Result<Option<Sealed>, Refusal> {
-    let (way, expected, connected) = match offer {
+    match offer {
         Offer::Listens { port, nonce } => {
-            match Sealed::connect(&reader.connection, port, nonce).await {
-                Ok(stream) => (Way::Connected, None, Some(stream)),
-                Err(_) => (Way::Quic, None, None),
-            }
+            let stream = Sealed::connect(&reader.connection, port, nonce).await.ok();
+            let way = match stream {
+                Some(_) => Way::Connected,
+                None => Way::Quic,
+            };
+            write_way(send, way).await?;
+            Ok(stream)
         }
-        Offer::Connects => match reader.port.as_ref().and_then(Expected::at) {
-            Some(expected) => {
-                let (port, nonce) = (expected.port, expected.nonce);
-                (Way::Listens { port, nonce }, Some(expected), None)
-            }
-            None => (Way::Quic, None, None),
-        },
-    };
-    write(send, &mut [Bytes::copy_from_slice(&way.encode())]).await?;
-    match expected {
-        // A reader that does not get through asks again without TCP.
-        Some(expected) => match expected.stream(&reader.connection).await {
-            Some(stream) => Ok(Some(stream)),
-            None => Err(Refusal::NotHeld),
-        },
-        None => Ok(connected),
+        Offer::Connects => {
+            let Some(expected) = reader.port.as_ref().and_then(Expected::at) else {
+                write_way(send, Way::Quic).await?;
+                return Ok(None);
+            };
+            let (port, nonce) = (expected.port, expected.nonce);
+            write_way(send, Way::Listens { port, nonce }).await?;
+            // A reader that does not get through asks again without TCP.
+            let stream = expected.stream(&reader.connection).await;
+            stream.map(Some).ok_or(Refusal::NotHeld)
+        }
     }
+}
+
+async fn write_way(send: &mut SendStream, way: Way) -> Result<(), Refusal> {
+    write(send, &mut [Bytes::copy_from_slice(&way.encode())]).await
 }
 
 async fn write(send: &mut SendStream, chunks: &mut [Bytes]) -> Result<(), Refusal> {

@@ -310,7 +310,6 @@ mod tests {
         let view = View {
             now: Time(0),
             jobs: vec![job],
-            waiting_jobs: 0,
             workers: vec![worker(1, 0), worker(2, 2000), worker(3, 1000)],
             pool_speed: 3.0,
             beliefs: Beliefs::default(),

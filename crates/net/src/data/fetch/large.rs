@@ -22,9 +22,11 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         let local = |error: io::Error| Failure::Local(error.to_string());
         let proof = incoming.proof(hash, size).await?;
-        if !incoming.open_way(connection).await? {
+        let opened = incoming.open_way(connection).await;
+        if matches!(opened, Ok(false) | Err(SourceFailure::NoTcp)) {
             self.note_without_tcp(PeerId(*connection.remote_id().as_bytes()));
         }
+        opened?;
         let mut arrived = None;
         for group in first..=proof.count() {
             let storing = async {
@@ -70,7 +72,7 @@ impl Fetcher {
         }
     }
 
-    pub(super) fn note_without_tcp(&self, peer: PeerId) {
+    fn note_without_tcp(&self, peer: PeerId) {
         tracing::debug!(peer = %peer.short(), "no way by TCP");
         let mut peers = lock(&self.0.without_tcp);
         if peers.len() >= WITHOUT_TCP_MAX {

@@ -4,14 +4,15 @@ use super::super::parallel;
 use super::{DataStore, file_error};
 use crate::NetError;
 use hedge_model::Hash;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 impl DataStore {
     /// Keeps copies of files, on all processors; returns their hashes and lengths in the same order. Where one cannot
-    /// be read, those that were added already stay. `note` is told of each blob before it is listed.
+    /// be read, those that were added already stay. `note` is called with each blob's hash before
+    /// the blob is listed.
     pub async fn add_files(
         &self,
         paths: Vec<PathBuf>,
@@ -38,13 +39,14 @@ impl DataStore {
     ) -> Result<Vec<(Hash, u64)>, NetError> {
         let added = self.blocking(move |store| {
             // Several of the paths may lead to one file.
-            let mut leading = HashMap::<_, u32>::new();
+            let (mut files, mut shared) = (HashMap::new(), HashSet::new());
             for path in paths.iter().filter(|_| moves) {
-                *leading.entry(inode(path)).or_default() += 1;
+                if let Some(other) = files.insert(inode(path), path) {
+                    shared.extend([other, path]);
+                }
             }
             let add = |path: &PathBuf, buffer: &mut Vec<u8>| {
-                let moves = moves && leading.get(&inode(path)) == Some(&1);
-                store.bring_one_in(path, moves, buffer, &note)
+                store.bring_one_in(path, moves && !shared.contains(path), buffer, &note)
             };
             Ok(parallel::map(&paths, parallel::THREADS_MAX, add))
         });

@@ -112,15 +112,19 @@ impl Leadership<'_> {
             return leader.evaluate_at(at);
         }
         leader.evaluations.due = false;
-        let running: Vec<JobId> = leader.tasks.jobs().collect();
+        let going_on = |id: &JobId| leader.jobs.get(*id).is_some_and(|job| !job.is_ending());
+        let running: Vec<JobId> = leader.tasks.jobs().filter(going_on).collect();
         let durable = &self.state.jobs;
         leader.jobs.update_policy_inputs(&running, durable);
-        let waiting = leader.jobs.count_waiting(WAITING_JOBS_MAX, durable);
+        let waiting = match busy {
+            true => leader.jobs.count_waiting(WAITING_JOBS_MAX, durable),
+            false => 0,
+        };
         let mut again: Option<Duration> = None;
         let mut seen = 0;
         let mut ahead = BTreeSet::new();
         for mut policy in self.policies(&running) {
-            let Some(view) = self.view().policy_view(&policy, &running, waiting) else {
+            let Some(view) = self.view().policy_view(&policy, &running) else {
                 self.return_policy(policy);
                 continue;
             };
@@ -129,7 +133,7 @@ impl Leadership<'_> {
             let mut orders = Vec::new();
             let mut next = None;
             if busy {
-                ahead.extend(policy.policy.ahead(&view));
+                ahead.extend(policy.policy.ahead(&view, waiting));
             } else {
                 next = policy.policy.decide(&view, &mut orders);
             }
@@ -289,10 +293,7 @@ impl Leadership<'_> {
         if let Some(policy) = self.policy.take() {
             return vec![BorrowedPolicy { only: None, policy }];
         }
-        let active = running.iter().filter_map(|id| {
-            let going_on = !self.leader.jobs.get(*id)?.is_ending();
-            self.state.jobs.get(id).filter(|_| going_on)
-        });
+        let active = running.iter().filter_map(|id| self.state.jobs.get(id));
         let wanted: Vec<Redundancy> = active.map(|job| job.spec.qos().redundancy).collect();
         let borrowed = |shipped: &Shipped| {
             let policy = shipped
@@ -316,12 +317,7 @@ impl Leadership<'_> {
 impl<'a> LeaderView<'a> {
     /// Returns the view for a policy, of those of the `running` jobs that it decides for; none if they have no running
     /// tasks.
-    fn policy_view(
-        &self,
-        borrowed: &BorrowedPolicy,
-        running: &[JobId],
-        waiting_jobs: usize,
-    ) -> Option<View<'a>> {
+    fn policy_view(&self, borrowed: &BorrowedPolicy, running: &[JobId]) -> Option<View<'a>> {
         let leader = self.leader;
         let attempts = leader.tasks.iter().flat_map(|(_, task)| task.attempts());
         let running_s = attempts.filter(|attempt| attempt.state().holds());
@@ -345,10 +341,8 @@ impl<'a> LeaderView<'a> {
             let Some(inputs) = active_job.policy_inputs() else {
                 continue;
             };
-            if active_job.is_ending() || borrowed.only.is_some_and(|only| only != kind) {
-                continue;
-            }
-            if self.over_budget(id, job) {
+            let other = borrowed.only.is_some_and(|only| only != kind);
+            if other || self.over_budget(id, job) {
                 continue;
             }
             let urgency = self.urgency(id, job);
@@ -377,7 +371,6 @@ impl<'a> LeaderView<'a> {
         Some(View {
             now: self.now,
             jobs,
-            waiting_jobs,
             workers: seen.workers,
             pool_speed: self.pool_speed(),
             beliefs: self.state.learned.beliefs(),

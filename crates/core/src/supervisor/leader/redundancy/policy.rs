@@ -24,9 +24,10 @@ pub trait Policy: fmt::Debug + Send {
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration>;
 
     /// Returns running tasks that are to get one more attempt as soon as a worker is free, ahead of tasks that wait for
-    /// one. Asked instead of [`Self::decide`] while several jobs keep all workers busy.
-    fn ahead(&mut self, view: &View<'_>) -> Vec<TaskId> {
-        let _ = view;
+    /// one. Asked instead of [`Self::decide`] while several jobs keep all workers busy. `waiting_jobs` have tasks that could
+    /// start if a worker were free; they are counted up to a thousand.
+    fn ahead(&mut self, view: &View<'_>, waiting_jobs: usize) -> Vec<TaskId> {
+        let _ = (view, waiting_jobs);
         Vec::new()
     }
 }
@@ -51,8 +52,6 @@ pub struct View<'a> {
     pub now: Time,
     /// Active jobs with running tasks that the policy decides for, oldest first.
     pub jobs: Vec<SeenJob<'a>>,
-    /// Jobs with tasks that could start, if a worker were free; counted up to a thousand.
-    pub waiting_jobs: usize,
     /// Workers that have free slots or run a task of these jobs.
     pub workers: Vec<SeenWorker>,
     /// Work of all workers per second, in seconds at standard speed, with one task on each.

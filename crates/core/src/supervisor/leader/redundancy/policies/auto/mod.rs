@@ -160,9 +160,8 @@ impl Policy for Auto {
         again.map(|soon| Duration::from_secs_f64(soon.clamp(0.001, 60.0)))
     }
 
-    fn ahead(&mut self, view: &View<'_>) -> Vec<TaskId> {
-        let waiting = view.waiting_jobs;
-        if waiting == 0 {
+    fn ahead(&mut self, view: &View<'_>, waiting_jobs: usize) -> Vec<TaskId> {
+        if waiting_jobs == 0 {
             return Vec::new();
         }
         let mut weigh = Weigh::new(view, self.settings);
@@ -172,7 +171,7 @@ impl Policy for Auto {
             let paths = Paths::new(view, job);
             for task in candidates(view, job, &paths) {
                 let candidate = Candidate::new(at, task, &paths);
-                if weigh.goes_ahead(&candidate, &soon_free, waiting) {
+                if weigh.goes_ahead(&candidate, &soon_free, waiting_jobs) {
                     ahead.push(job.running[task].id);
                 }
             }
